@@ -1,0 +1,1 @@
+"""A convolutional network for MNIST, every step of its life tracked in MLflow."""

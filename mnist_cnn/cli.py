@@ -1,0 +1,135 @@
+"""The command line: which verbs there are, what each takes, and how it answers.
+
+Values are checked before the verb's module is imported, for MLflow and TensorFlow take seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from mnist_cnn.parameters import (
+    BOOLEAN,
+    DATASET,
+    MODEL,
+    Parameter,
+    UserError,
+    WrongParameter,
+    one_of,
+    pairs,
+    refuse_unknown,
+    whole,
+)
+from mnist_cnn.recipes import RECIPES, as_parameters, customised
+
+_TRAIN = {
+    "recipe": Parameter("fast", "which network, and how it is trained", one_of(*RECIPES)),
+    "seed": Parameter("0", "of every random choice; same seed, same weights", whole(0, 2**31 - 1)),
+    "dataset": Parameter("mnist", "the images", DATASET),
+}
+
+# verb: (what it does, its parameters). MLproject forwards to these and repeats nothing.
+VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
+    "main": ("Train, then evaluate the version just made, as steps of one run.", _TRAIN),
+    "train": ("Train a recipe and register the model as the new candidate.", _TRAIN),
+    "evaluate": (
+        "Report on the test images where a model fails; promote it if it is proven better.",
+        {
+            "model": Parameter("models:/mnist-cnn@candidate", "the model to evaluate", MODEL),
+            "dataset": Parameter(None, "the images; by default those it was trained for", DATASET),
+            "promote": Parameter("true", "make it champion if the rule allows", BOOLEAN),
+        },
+    ),
+    "promote": (
+        "Make a version the champion: a person's own decision, and the way back.",
+        {"version": Parameter("", "version number of mnist-cnn", whole(1, 10**9))},
+    ),
+    "test": ("Run the default test suite.", {}),
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Do what `arguments` say. Exit code: 0 done, 1 failed, 2 refused before anything began."""
+    try:
+        if not arguments or arguments[0] in ("--help", "-h", "help"):
+            print(overview())
+            return 0 if arguments else 2
+        verb, *rest = arguments
+        if verb not in VERBS:
+            refuse_unknown(verb, VERBS, "mnist_cnn")
+        if "--help" in rest or "-h" in rest:
+            print(usage(verb))
+            return 0
+        values = read(verb, pairs(rest))
+    except WrongParameter as error:
+        print(f"mnist_cnn: {error}", file=sys.stderr)
+        return 2
+
+    action: Callable[..., Any] = getattr(import_module(f"mnist_cnn.{verb}"), verb)
+    try:
+        return action(**values) or 0
+    except UserError as error:
+        print(f"mnist_cnn {verb}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"mnist_cnn {verb}: interrupted; nothing is half-written.", file=sys.stderr)
+    return 1
+
+
+def read(verb: str, texts: dict[str, str]) -> dict[str, Any]:
+    """The keyword arguments of `verb` from the texts a user typed. Raises WrongParameter.
+
+    With a `recipe`, the parameters that the verb does not know are its hyperparameters.
+    """
+    parameters = VERBS[verb][1]
+    values: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        text = texts.get(name, parameter.default)
+        values[name] = None if text is None else parameter.read(name, text)
+    others = {name: text for name, text in texts.items() if name not in parameters}
+    if "recipe" in parameters:
+        recipe = RECIPES[values["recipe"]]
+        for name in others:
+            refuse_unknown(
+                name, [*parameters, *as_parameters(recipe)], f"{verb} (recipe={recipe.name})"
+            )
+        values["recipe"] = customised(recipe, others)
+    for name in others:
+        if "recipe" not in parameters:
+            refuse_unknown(name, parameters, verb)
+    return values
+
+
+def overview() -> str:
+    """The verbs, one a line."""
+    lines = [f"  {verb:10} {what}" for verb, (what, _) in VERBS.items()]
+    return "\n".join(
+        [
+            "python -m mnist_cnn VERB --name value ...",
+            "",
+            *lines,
+            "",
+            "VERB --help lists its parameters.",
+        ]
+    )
+
+
+def usage(verb: str) -> str:
+    """What `verb` does, and each of its parameters: meaning, default and range."""
+    what, parameters = VERBS[verb]
+    lines = [f"python -m mnist_cnn {verb}: {what}"]
+    lines += _described(parameters)
+    if "recipe" in parameters:
+        for recipe in RECIPES.values():
+            lines += ["", f"hyperparameters of recipe={recipe.name} ({recipe.claim}):"]
+            lines += _described(as_parameters(recipe))
+    return "\n".join(lines)
+
+
+def _described(parameters: dict[str, Parameter]) -> list[str]:
+    def line(name: str, parameter: Parameter) -> str:
+        default = f" (default {parameter.default})" if parameter.default else ""
+        return f"  --{name:16} {parameter.meaning}{default}: {parameter.kind.allowed}"
+
+    return [line(name, parameter) for name, parameter in parameters.items()]

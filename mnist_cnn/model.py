@@ -1,0 +1,74 @@
+"""The networks: float32 images (n, 28, 28, 1) in [0, 1] to float32 probabilities (n, 10)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mnist_cnn.backend import keras
+from mnist_cnn.recipes import Recipe
+
+layers = keras.layers
+
+
+def build(recipe: Recipe) -> keras.Model:
+    """The uncompiled network of `recipe`, initialised from Keras's global seed."""
+    networks = {"classic": _classic, "compact": _compact}
+    stack = [layers.Input((28, 28, 1)), *networks[recipe.network](recipe)]
+    return keras.Sequential(stack, name=recipe.name)
+
+
+def _classic(recipe: Recipe) -> list[keras.Layer]:
+    """The published network: 159,254 parameters with its filters 32, 64, 64."""
+
+    def conv(filters: int) -> keras.Layer:
+        return layers.Conv2D(filters, 3, activation="relu", kernel_initializer="he_uniform")
+
+    first, second, third = recipe.filters
+    return [
+        conv(first),
+        layers.MaxPooling2D(2),
+        conv(second),
+        conv(third),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+        layers.Dense(100, activation="relu", kernel_initializer="he_uniform"),
+        *_output(recipe),
+    ]
+
+
+def _compact(recipe: Recipe) -> list[keras.Layer]:
+    """Three convolutions with BatchNorm; the first halves the image before the work begins."""
+    first, second, third = recipe.filters
+    return [
+        *_conv_bn(first, 5, strides=2, padding="same"),
+        *_conv_bn(second, 3, padding="same"),
+        layers.MaxPooling2D(2),
+        *_conv_bn(third, 3),
+        layers.Flatten(),
+        *_output(recipe),
+    ]
+
+
+def _conv_bn(filters: int, size: int, **options: str | int) -> list[keras.Layer]:
+    # BatchNorm's own shift makes a bias useless. Its moving averages must settle within a few
+    # hundred steps, hence 0.9 and not Keras's 0.99.
+    return [
+        layers.Conv2D(filters, size, use_bias=False, **options),
+        layers.BatchNormalization(momentum=0.9),
+        layers.ReLU(),
+    ]
+
+
+def _output(recipe: Recipe) -> list[keras.Layer]:
+    dropout = [layers.Dropout(recipe.dropout)] if recipe.dropout else []
+    return [*dropout, layers.Dense(10, activation="softmax")]
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Probabilities float32 (n, 10) of images uint8 (n, 28, 28, 1)."""
+    return model.predict(scaled(images), batch_size=500, verbose=0)
+
+
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Images uint8 as the networks take them: float32 in [0, 1]."""
+    return images.astype(np.float32) / 255.0

@@ -1,0 +1,80 @@
+"""Figures for `mlflow ui`: every function returns a matplotlib Figure of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mnist_cnn.metrics import error_matrix
+
+
+def training_curves(history: dict[str, list[float]], title: str) -> Figure:
+    """Loss and accuracy per epoch, on the training and the validation images."""
+    epochs = range(1, len(history["loss"]) + 1)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axis.plot(epochs, history[metric], "o-", label="training")
+        axis.plot(epochs, history[f"val_{metric}"], "o-", label="validation")
+        axis.set(xlabel="epoch", ylabel=metric, xticks=_ticks(len(epochs)))
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def _ticks(epochs: int) -> range:
+    return range(1, epochs + 1, max(1, epochs // 10))
+
+
+def confusion_matrix_plot(confusion: np.ndarray, title: str) -> Figure:
+    """Counts (10, 10), truth down and prediction across; colours by the share of the row."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    return _matrix(shares, [[f"{count:,}" for count in row] for row in confusion], title)
+
+
+def confusion_matrix_error_plot(confusion: np.ndarray, title: str) -> Figure:
+    """Where each digit's errors go: the rows as percentages, the diagonal empty."""
+    rates = error_matrix(confusion)
+    texts = [[f"{100 * rate:.2g}" if rate else "" for rate in row] for row in rates]
+    return _matrix(rates, texts, f"{title}\n% of the true digit")
+
+
+def _matrix(colours: np.ndarray, texts: list[list[str]], title: str) -> Figure:
+    figure = Figure(figsize=(8, 7.5), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(colours, cmap="Blues")
+    top = colours.max() or 1.0
+    for truth, row in enumerate(texts):
+        for predicted, text in enumerate(row):
+            ink = "white" if colours[truth, predicted] > top / 2 else "black"
+            axis.text(predicted, truth, text, ha="center", va="center", color=ink, fontsize=9)
+    axis.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
+    axis.set_title(title)
+    return figure
+
+
+def misclassified(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, most: int = 200
+) -> Figure:
+    """All wrong answers as a grid, the surest first: image, truth → guess and its probability.
+
+    Beyond `most` images the rest is only counted in the title.
+    """
+    guesses = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != labels)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    shown = wrong[:most]
+
+    columns = 10
+    rows = max(1, -(-len(shown) // columns))
+    figure = Figure(figsize=(columns * 1.05, rows * 1.25 + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, i in zip(axes, shown, strict=False):
+        axis.imshow(images[i, :, :, 0], cmap="gray_r")
+        axis.set_title(f"{labels[i]} → {guesses[i]}  {100 * confidence[i]:.0f} %", fontsize=8)
+    more = f", the surest {most} shown" if len(wrong) > most else ""
+    figure.suptitle(f"{len(wrong)} of {len(labels):,} wrong{more}: truth → guess, its probability")
+    return figure

@@ -1,0 +1,103 @@
+"""The model registry: which version a URI means, its network, and the two aliases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from mnist_cnn.backend import keras
+from mnist_cnn.parameters import UserError
+
+NAME = "mnist-cnn"
+CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from: a URI or file, and its version if it is a registered one."""
+
+    uri: str
+    name: str = ""
+    version: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"version {self.version} of {self.name}" if self.version else self.uri
+
+
+def register(model_uri: str, tags: dict[str, str]) -> ModelVersion:
+    """A new version of the registered model from a logged model.
+
+    The alias `candidate` moves last: a kill before that leaves a version which nobody serves.
+    """
+    version = mlflow.register_model(model_uri, NAME, tags=tags)
+    mlflow.MlflowClient().set_registered_model_alias(NAME, CANDIDATE, version.version)
+    return version
+
+
+def find(uri: str) -> Source:
+    """What `uri` means: an MLflow model URI, or a local .h5 or .keras file. Raises UserError."""
+    if not uri.startswith("models:/"):
+        return Source(uri)
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    client = mlflow.MlflowClient()
+    try:
+        if alias:
+            found = client.get_model_version_by_alias(name, alias)
+        elif "/" in name:
+            name, _, number = name.partition("/")
+            if number == "latest":
+                number = _newest(name)
+            found = client.get_model_version(name, number)
+        else:
+            return Source(uri)  # models:/m-…, a logged model that is in no registry
+    except MlflowException as error:
+        raise UserError(f"model={uri} is not in the registry: {error.message}") from None
+    return Source(f"models:/{name}/{found.version}", name, found.version, found.tags)
+
+
+def champion() -> Source | None:
+    """The version that users take, or None while there is none."""
+    client = mlflow.MlflowClient()
+    try:
+        client.get_model_version_by_alias(NAME, CHAMPION)
+    except MlflowException:
+        return None
+    return find(f"models:/{NAME}@{CHAMPION}")
+
+
+def _newest(name: str) -> str:
+    versions = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+    if not versions:
+        raise UserError(f"model={name}: no version is registered; train one first.")
+    return str(max(int(version.version) for version in versions))
+
+
+def load(source: Source) -> keras.Model:
+    """The uncompiled Keras model of `source`. Raises UserError if there is none.
+
+    The file is opened by Keras in safe mode, not by MLflow's loader, which would unpickle custom
+    objects: a model from elsewhere must not run code.
+    """
+    path = Path(source.uri)
+    try:
+        if not path.is_file():
+            folder = Path(mlflow.artifacts.download_artifacts(source.uri))
+            path = next((f for f in sorted(folder.glob("data/model.*")) if f.is_file()), folder)
+            if path == folder:
+                raise UserError(f"model={source.uri} holds no Keras .h5 or .keras file.")
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (MlflowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"model={source.uri} cannot be loaded: {reason[0]}") from None
+
+
+def tag(source: Source, tags: dict[str, object]) -> None:
+    """Put figures on the model version, if `source` is one."""
+    client = mlflow.MlflowClient()
+    for key, value in tags.items() if source.version else ():
+        client.set_model_version_tag(source.name, source.version, key, str(value))

@@ -1,0 +1,120 @@
+"""Fit a recipe's network to training images. Knows Keras, and nothing of MLflow."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mnist_cnn.backend import keras, tf
+from mnist_cnn.data import Split, Training
+from mnist_cnn.model import build, scaled
+from mnist_cnn.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, its metrics per epoch (lists of equal length) and the seconds of fit."""
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    train_seconds: float
+
+
+def fit(
+    recipe: Recipe, data: Training, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Fitted:
+    """Train the network of `recipe` from `seed`; the same seed gives the same weights.
+
+    The metrics per epoch are those of `compile`, their `val_` forms, `learning_rate` as it
+    stands after the epoch, and `epoch_seconds` (validation included).
+    """
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = build(recipe)
+    steps = -(-len(data.train) // recipe.batch_size)
+    model.compile(
+        _optimizer(recipe, steps),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+        # Ten calls an epoch keep Python out of the way and the progress bar alive.
+        steps_per_execution=max(1, steps // 10),
+    )
+
+    started = time.perf_counter()
+    history = model.fit(
+        _batches(recipe, data.train, seed),
+        epochs=recipe.epochs,
+        steps_per_epoch=steps,
+        validation_data=(scaled(data.validation.x), _one_hot(data.validation.y)),
+        validation_batch_size=1000,
+        callbacks=[_EpochMetrics(), *callbacks],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    return Fitted(model, history.history, time.perf_counter() - started)
+
+
+def _one_hot(labels: np.ndarray) -> np.ndarray:
+    return np.eye(10, dtype=np.float32)[labels]
+
+
+def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = recipe.learning_rate
+    if recipe.schedule == "one_cycle":
+        total = steps * recipe.epochs
+        warmup = total // 4
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, total - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
+        )
+    optimizer = keras.optimizers.SGD(
+        rate, recipe.momentum, recipe.nesterov, weight_decay=recipe.weight_decay or None
+    )
+    if recipe.weight_decay:
+        # Scales and shifts have no reason to be small.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _batches(recipe: Recipe, split: Split, seed: int) -> tf.data.Dataset:
+    """All batches of all epochs, each epoch in an order of its own.
+
+    The images stay in memory as bytes and a step gathers its batch from them: no work per image.
+    Every random choice is a function of (seed, epoch or step) alone, so threads cannot reorder it.
+    """
+    pixels = 2 * recipe.shift
+    margin = (recipe.shift, recipe.shift)
+    images = tf.constant(np.pad(split.x, ((0, 0), margin, margin, (0, 0))))
+    labels = tf.constant(split.y)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(
+            tf.range(len(split)), seed=[seed, tf.cast(epoch, tf.int32)]
+        )
+        return tf.data.Dataset.from_tensor_slices(shuffled).batch(recipe.batch_size)
+
+    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.gather(images, chosen)
+        if recipe.shift:
+            at = tf.random.stateless_uniform(
+                [2], [seed, tf.cast(step, tf.int32)], 0, pixels + 1, tf.int32
+            )
+            x = tf.slice(x, [0, at[0], at[1], 0], [-1, 28, 28, 1])
+        return tf.cast(x, tf.float32) / 255.0, tf.one_hot(tf.gather(labels, chosen), 10)
+
+    epochs = tf.data.Dataset.range(recipe.epochs)
+    return epochs.flat_map(order).enumerate().map(batch, num_parallel_calls=1).prefetch(4)
+
+
+class _EpochMetrics(keras.callbacks.Callback):
+    """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+            logs["epoch_seconds"] = time.perf_counter() - self.started
