@@ -16,7 +16,7 @@ from mnist_cnn.tracking import PACKAGES, environment, log_params, pinned, tracke
 from mnist_cnn.training import Fitted, fit
 
 SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28, 1), "image")]),
+    inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28, 1))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
 )
 

@@ -52,6 +52,7 @@ def fit(
         validation_data=(scaled(data.validation.x), _one_hot(data.validation.y)),
         validation_batch_size=1000,
         callbacks=[_EpochMetrics(), *callbacks],
+        shuffle=False,  # _batches has shuffled
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return Fitted(model, history.history, time.perf_counter() - started)
