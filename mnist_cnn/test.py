@@ -10,4 +10,6 @@ import sys
 def test() -> int:
     """Exit code of pytest. The tests make stores of their own, so MLflow's settings go away."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    # The tests start many processes: without kept bytecode each compiles TensorFlow anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.run([sys.executable, "-m", "pytest"], env=environment).returncode

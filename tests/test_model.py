@@ -1,0 +1,54 @@
+"""The published network, and what every network promises."""
+
+import time
+
+import numpy as np
+import pytest
+
+from mnist_cnn.backend import keras
+from mnist_cnn.data import load_test
+from mnist_cnn.model import build, predict, scaled
+from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
+
+
+def test_classic_is_the_published_network():
+    model = build(CLASSIC)
+    assert model.count_params() == 159_254
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == [
+        *("Conv2D", "MaxPooling2D", "Conv2D", "Conv2D", "MaxPooling2D"),
+        *("Flatten", "Dense", "Dense"),
+    ]
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [32, 64, 64]
+    for layer in [*convolutions, model.layers[-2]]:
+        assert layer.activation is keras.activations.relu
+        assert isinstance(layer.kernel_initializer, keras.initializers.HeUniform)
+    assert (CLASSIC.epochs, CLASSIC.batch_size) == (10, 32)
+    assert (CLASSIC.learning_rate, CLASSIC.momentum, CLASSIC.nesterov) == (0.01, 0.9, False)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_answers_are_probabilities(recipe):
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+    probabilities = predict(build(recipe), images)
+    assert probabilities.shape == (7, 10)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_predicting_the_test_set_takes_less_than_half_of_classics_plain_evaluate():
+    test = load_test("mnist")
+    classic = build(CLASSIC)
+    classic.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    images = scaled(test.x)
+    fast = build(FAST)
+
+    def seconds(work):
+        work()  # traces
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    plain = seconds(lambda: classic.evaluate(images, test.y, verbose=0))
+    assert seconds(lambda: predict(fast, test.x)) < plain / 2

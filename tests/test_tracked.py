@@ -1,0 +1,278 @@
+"""The verbs in a real tracking store: what they log, register, promote, refuse and survive."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import mlflow
+import numpy as np
+import pytest
+
+from mnist_cnn import cli, registry
+from mnist_cnn.data import load_test
+from mnist_cnn.model import predict
+from tests.conftest import start
+
+
+def versions():
+    found = mlflow.MlflowClient().search_model_versions(f"name='{registry.NAME}'")
+    return sorted(int(version.version) for version in found)
+
+
+def aliases():
+    return dict(mlflow.MlflowClient().get_registered_model(registry.NAME).aliases)
+
+
+def last_run(verb):
+    (run, *_) = mlflow.search_runs(
+        filter_string=f"tags.verb = '{verb}'", order_by=["start_time DESC"], output_format="list"
+    )
+    return run
+
+
+def artifacts(run):
+    return {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+
+
+def train(small, *more):
+    return cli.run(["train", "--dataset", str(small), "--batch_size", "32", *more])
+
+
+@pytest.fixture(scope="module")
+def first(store, small):
+    """Version 1: trained for two epochs, evaluated, champion because there was none."""
+    assert train(small, "--epochs", "2", "--seed", "5") == 0
+    assert cli.run(["evaluate"]) == 0
+    return registry.find(f"models:/{registry.NAME}/1")
+
+
+def test_train_logs_what_the_contract_names(first, small):
+    run = last_run("train")
+    assert run.info.status == "FINISHED"
+    params = run.data.params
+    assert params["recipe"] == "fast"
+    assert (params["seed"], params["epochs"], params["batch_size"]) == ("5", "2", "32")
+    expected = {"dataset", "dataset_digest", "parameter_count", "keras", "tensorflow", "cores"}
+    assert expected <= set(params)
+    client = mlflow.MlflowClient()
+    names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
+    for name in names:
+        assert [m.step for m in client.get_metric_history(run.info.run_id, name)] == [1, 2], name
+    assert run.data.metrics["train_seconds"] > 0
+    assert "training_curves.png" in artifacts(run)
+    assert run.inputs.dataset_inputs[0].dataset.digest == params["dataset_digest"]
+
+
+def test_registered_model_has_signature_example_and_h5(first):
+    model = mlflow.models.get_model_info(first.uri)
+    assert model.signature.inputs.inputs[0].shape == (-1, 28, 28, 1)
+    assert model.signature.outputs.inputs[0].shape == (-1, 10)
+    folder = mlflow.artifacts.download_artifacts(first.uri)
+    assert os.path.isfile(os.path.join(folder, "data", "model.h5"))
+    assert first.tags["recipe"] == "fast"
+
+    # What anyone else would do with it: MLflow's own loader gives the same answers.
+    images = np.load(first.tags["dataset"])["x_test"][:5, :, :, None]
+    answers = mlflow.pyfunc.load_model(first.uri).predict((images / 255).astype(np.float32))
+    np.testing.assert_allclose(answers, predict(registry.load(first), images), atol=1e-5)
+
+
+def test_evaluate_logs_what_the_contract_names(first, small):
+    run = last_run("evaluate")
+    expected = {
+        *("classification_report.txt", "classification_report.json", "confusion_matrix.csv"),
+        *("confusion_matrix_plot.png", "confusion_matrix_error_plot.png", "misclassified.png"),
+    }
+    assert expected <= artifacts(run)
+    test = load_test(str(small))
+    right = predict(registry.load(first), test.x).argmax(1) == test.y
+    metrics = run.data.metrics
+    assert metrics["test_accuracy"] == pytest.approx(right.mean())
+    assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
+    assert {"test_loss", "evaluate_seconds", "val_accuracy"} <= set(metrics)
+
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/confusion_matrix.csv")
+    counts = np.array([line.split(",")[1:] for line in text.splitlines()[1:]], int)
+    assert counts.shape == (10, 10)
+    assert counts.sum() == len(test)
+    assert np.trace(counts) == right.sum()
+    tags = registry.find(first.uri).tags
+    assert tags["test_accuracy"] == f"{right.mean():.4f}"
+    report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/classification_report.json")
+    assert report["accuracy"] == pytest.approx(right.mean())
+
+
+def test_first_evaluated_version_is_champion(first):
+    assert aliases()["champion"] == "1"
+    assert "there was none" in first.tags.get("verdict", registry.find(first.uri).tags["verdict"])
+
+
+def test_a_worse_model_never_replaces_a_better_one_and_promote_goes_back(first, small, capsys):
+    assert train(small, "--learning_rate", "1e-6", "--epochs", "1") == 0
+    worse = str(versions()[-1])
+    assert aliases()["candidate"] == worse
+    assert cli.run(["evaluate"]) == 0
+    assert aliases()["champion"] == "1"
+    assert "stays champion" in capsys.readouterr().out
+
+    assert cli.run(["promote", "--version", worse]) == 0
+    assert aliases()["champion"] == worse
+    assert cli.run(["evaluate", "--model", "models:/mnist-cnn/1", "--promote", "false"]) == 0
+    assert aliases()["champion"] == worse
+    assert cli.run(["evaluate", "--model", "models:/mnist-cnn/1"]) == 0
+    assert aliases()["champion"] == "1", "the better one is proven better and wins"
+    assert last_run("evaluate").data.metrics["gate_p_value"] < 0.05
+
+
+def test_main_is_train_and_evaluate_as_steps_of_one_run(first, small):
+    arguments = ["--dataset", str(small), "--epochs", "1", "--learning_rate", "0.05"]
+    assert cli.run(["main", *arguments]) == 0
+    parent = last_run("main")
+    children = mlflow.search_runs(
+        filter_string=f"tags.mlflow.parentRunId = '{parent.info.run_id}'", output_format="list"
+    )
+    by_verb = {run.data.tags["verb"]: run for run in children}
+    assert {"train", "evaluate"} <= set(by_verb)
+    assert by_verb["train"].data.params["learning_rate"] == "0.05"
+    assert by_verb["evaluate"].data.tags["model_version"] == aliases()["candidate"]
+
+
+FAILURES = {
+    "data of another kind": (["train", "--dataset", "nan.npz"], "NaN", "train"),
+    "test images missing": (["evaluate", "--dataset", "half.npz"], "x_test", "evaluate"),
+    "no such version": (["evaluate", "--model", "models:/mnist-cnn/999"], "999", "evaluate"),
+    "no such alias": (["evaluate", "--model", "models:/mnist-cnn@best"], "best", "evaluate"),
+    "no such model": (["evaluate", "--model", "models:/other/1"], "other", "evaluate"),
+    "no such run": (["evaluate", "--model", "runs:/0123/model"], "runs:/0123/model", "evaluate"),
+    "not a model": (["evaluate", "--model", "text.h5"], "text.h5", "evaluate"),
+    "another shape": (["evaluate", "--model", "wide.keras"], "(None, 32, 32, 3)", "evaluate"),
+    "promote nobody": (["promote", "--version", "999"], "999", "promote"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says", "verb"), FAILURES.values(), ids=FAILURES)
+def test_failure_is_one_sentence_and_a_failed_run(first, store, arguments, says, verb, capsys):
+    from mnist_cnn.backend import keras
+
+    images, labels = np.zeros((24, 28, 28), np.uint8), np.arange(24) % 10
+    np.savez(store / "nan.npz", x_train=np.full(images.shape, np.nan), y_train=labels)
+    np.savez(store / "half.npz", x_train=images, y_train=labels)
+    (store / "text.h5").write_text("not a model")
+    if not (store / "wide.keras").exists():
+        wide = [keras.layers.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        keras.Sequential(wide).save(store / "wide.keras")
+    before = versions(), aliases()
+    capsys.readouterr()
+
+    assert cli.run(arguments) == 1
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("mnist_cnn")]) == 1
+    run = last_run(verb)
+    assert run.info.status == "FAILED"
+    assert says in run.data.tags["failure"]
+    assert (versions(), aliases()) == before
+
+
+def whole():
+    """Every alias leads to a model that loads; there is no version without a loadable model."""
+    for version in aliases().values():
+        registry.load(registry.find(f"models:/{registry.NAME}/{version}"))
+
+
+def wait_for(condition, process, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def metric_logged(known, name):
+    def condition():
+        run = last_run("train")
+        return run.info.run_id != known and name in run.data.metrics
+
+    return condition
+
+
+@pytest.mark.parametrize("moment", ["val_loss", "train_seconds"])
+def test_killed_train_moves_nothing_and_the_next_one_works(first, store, small, moment):
+    """SIGKILL during fit, and between the end of fit and the registration."""
+    before, known = (versions(), aliases()), last_run("train").info.run_id
+    epochs = "1000" if moment == "val_loss" else "1"
+    process = start(store, "train", "--dataset", str(small), "--epochs", epochs)
+    wait_for(metric_logged(known, moment), process)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert aliases() == before[1]
+    whole()
+
+    assert train(small, "--epochs", "1") == 0
+    assert aliases()["candidate"] == str(versions()[-1])
+    whole()
+
+
+def test_two_at_once_both_finish(first, store, small):
+    before = versions()
+    both = [start(store, "train", "--dataset", str(small), "--seed", str(i)) for i in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert "Epoch 1/" in out
+        for noise in ("cuda", "onednn", "tensorrt", "computation_placer", "traceback"):
+            assert noise not in err.lower()
+    new = sorted(set(versions()) - set(before))
+    assert len(new) == 2
+    assert aliases()["candidate"] in map(str, new)
+    whole()
+
+
+def test_a_real_server_does_the_same(tmp_path, small, store):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"http://127.0.0.1:{port}"
+    files = tmp_path / "server"
+    files.mkdir()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
+        + ["--backend-store-uri", f"sqlite:///{files}/server.db"]
+        + ["--artifacts-destination", str(files / "artifacts"), "--workers", "1"],
+        cwd=files,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+
+        def healthy():
+            try:
+                return urllib.request.urlopen(f"{address}/health", timeout=1).status == 200
+            except (urllib.error.URLError, OSError):
+                return False
+
+        wait_for(healthy, server)
+        arguments = ["main", "--dataset", str(small), "--epochs", "1"]
+        process = start(tmp_path, *arguments, MLFLOW_TRACKING_URI=address)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+        assert dict(client.get_registered_model(registry.NAME).aliases) == {
+            "candidate": "1",
+            "champion": "1",
+        }
+        (run,) = client.search_runs(["0"], "tags.verb = 'evaluate'")
+        assert "misclassified.png" in {f.path for f in client.list_artifacts(run.info.run_id)}
+        assert not (tmp_path / "mlflow.db").exists()
+        with urllib.request.urlopen(f"{address}/version") as answer:
+            assert json.dumps(answer.read().decode())
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

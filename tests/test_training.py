@@ -1,0 +1,65 @@
+"""Real training, shrunken: it learns, it repeats itself bit for bit, it is the published loop."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mnist_cnn.backend import keras
+from mnist_cnn.data import load_training
+from mnist_cnn.model import build, scaled
+from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
+from mnist_cnn.training import _batches, fit
+
+
+@pytest.fixture(scope="module")
+def training(small):
+    return load_training(str(small))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_it_learns(training, recipe):
+    fitted = fit(replace(recipe, epochs=2, batch_size=32), training, seed=0)
+    history = fitted.history
+    assert history["loss"][1] < history["loss"][0]
+    assert history["val_accuracy"][-1] > 0.3
+    names = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"}
+    assert set(history) == names
+    assert {len(values) for values in history.values()} == {2}
+    assert fitted.train_seconds >= sum(history["epoch_seconds"])
+
+
+def test_same_seed_same_weights_bit_for_bit(training):
+    recipe = replace(FAST, epochs=1)
+    first, again, other = (
+        [weight.tobytes() for weight in fit(recipe, training, seed).model.get_weights()]
+        for seed in (3, 3, 4)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_every_epoch_takes_every_image_once_in_an_order_of_its_own(training):
+    recipe = replace(CLASSIC, epochs=2, batch_size=100)
+    batches = list(_batches(recipe, training.train, seed=0))
+    per_epoch = len(batches) // 2
+    epochs = [
+        np.concatenate([images for images, _ in part])
+        for part in (batches[:per_epoch], batches[per_epoch:])
+    ]
+    expected = np.sort(scaled(training.train.x).sum(axis=(1, 2, 3)))
+    for images in epochs:
+        np.testing.assert_allclose(np.sort(images.sum(axis=(1, 2, 3))), expected, rtol=1e-5)
+    assert not np.array_equal(*epochs)
+
+
+def test_classic_is_plain_keras(training):
+    """The same batches through a loop of bare Keras, without our plumbing, give the same loss."""
+    recipe = replace(CLASSIC, epochs=1)
+    ours = fit(recipe, training, seed=0).history["loss"][0]
+
+    keras.utils.set_random_seed(0)
+    model = build(recipe)
+    model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
+    plain = model.fit(_batches(recipe, training.train, 0), epochs=1, verbose=0).history["loss"][0]
+    assert ours == pytest.approx(plain, rel=1e-4)
