@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import mlflow
 import numpy as np
 import pytest
 
 from mnist_cnn.backend import keras
-from mnist_cnn.data import load_training
+from mnist_cnn.data import Split, load_training
 from mnist_cnn.model import build, scaled
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
+from mnist_cnn.train import LogEpochs
 from mnist_cnn.training import _batches, fit
 
 
@@ -61,5 +63,21 @@ def test_classic_is_plain_keras(training):
     keras.utils.set_random_seed(0)
     model = build(recipe)
     model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
-    plain = model.fit(_batches(recipe, training.train, 0), epochs=1, verbose=0).history["loss"][0]
+    batches = _batches(recipe, training.train, 0)
+    plain = model.fit(batches, epochs=1, shuffle=False, verbose=0).history["loss"][0]
     assert ours == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_tracking_costs_less_than_3_percent_of_fit(store):
+    """The same fit with and without LogEpochs, in turn on 20,000 images; the fastest of 3 each."""
+    mnist = load_training("mnist")
+    part = replace(mnist, train=Split(mnist.train.x[:20_000], mnist.train.y[:20_000]))
+    recipe = replace(CLASSIC, epochs=2)
+    seconds = {True: [], False: []}
+    with mlflow.start_run():
+        for tracked in (True, False) * 3:
+            callbacks = [LogEpochs()] if tracked else []
+            seconds[tracked].append(fit(recipe, part, 0, callbacks).train_seconds)
+    print(f"tracked {seconds[True]} s, bare {seconds[False]} s")
+    assert min(seconds[True]) / min(seconds[False]) < 1.03
