@@ -14,9 +14,11 @@ from mnist_cnn.parameters import (
     BOOLEAN,
     DATASET,
     MODEL,
+    TEXT,
     Parameter,
     UserError,
     WrongParameter,
+    number,
     one_of,
     pairs,
     refuse_unknown,
@@ -45,6 +47,31 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
     "promote": (
         "Make a version the champion: a person's own decision, and the way back.",
         {"version": Parameter("", "version number of mnist-cnn", whole(1, 10**9))},
+    ),
+    "convert": (
+        "Write a model as TensorFlow.js files that are proven to answer as Keras does.",
+        {
+            "model": Parameter(None, "the model; by default the champion, else the newest", MODEL),
+            "output": Parameter("out", "folder to write", TEXT),
+            "output_format": Parameter(
+                "tfjs_layers_model",
+                "layers, or a graph that is faster but final",
+                one_of("tfjs_layers_model", "tfjs_graph_model"),
+            ),
+            "quantize": Parameter(
+                "none",
+                "width of the weights; auto: the smallest that loses nothing on validation",
+                one_of("none", "float16", "uint16", "uint8", "auto"),
+            ),
+            "max_accuracy_loss": Parameter(
+                "0.001", "most that quantisation may lose on validation", number(0, 1)
+            ),
+            "weight_shard_size_bytes": Parameter(
+                "4194304", "largest file of weights", whole(1024, 2**30)
+            ),
+            "split_weights_by_layer": Parameter("false", "files of its own a layer", BOOLEAN),
+            "metadata": Parameter("", "text to keep in model.json", TEXT),
+        },
     ),
     "test": ("Run the default test suite.", {}),
 }

@@ -112,6 +112,7 @@ def _model(text: str) -> str:
     raise ValueError
 
 
+TEXT = Kind("any text", str)
 BOOLEAN = Kind("true or false", _boolean)
 FILTERS = Kind("a comma list of whole numbers from 1 to 1024, one per convolution", _wholes)
 DATASET = Kind("mnist, fashion_mnist, a folder with the four IDX files, or an .npz file", _dataset)

@@ -1,0 +1,203 @@
+"""`mlflow run . -e convert`: TensorFlow.js files, proven to answer as Keras does.
+
+The files are written beside `output` and take its place in one step, after the proof.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from filelock import FileLock
+
+from mnist_cnn import registry, tfjs
+from mnist_cnn.backend import keras
+from mnist_cnn.data import load_test, load_training
+from mnist_cnn.model import scaled
+from mnist_cnn.parameters import UserError
+from mnist_cnn.tfjs import QUANTIZE, Written
+from mnist_cnn.tracking import tracked
+
+LARGEST_DIFFERENCE = 1e-4  # of a probability, for float32
+
+
+@dataclass(frozen=True)
+class Images:
+    """What both sides answer: inputs float32, and the labels if there are any (test, validation).
+
+    The validation images come first: they decide; the test images are for the report.
+    """
+
+    inputs: list[np.ndarray]
+    labels: np.ndarray | None
+    validation: int
+
+
+def convert(
+    model: str | None, output: str, quantize: str, max_accuracy_loss: float, **options: object
+) -> None:
+    """Convert `model`, prove it in TensorFlow.js and put the files in the place of `output`."""
+    target = Path(output).absolute()
+    given = {"output": output, "quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
+    with tracked("convert", **({"model": model} if model else {}), **given, **options):
+        started = time.perf_counter()
+        source = registry.find(model) if model else default_source()
+        mlflow.set_tag("model_version", source.version)
+        network = registry.load(source)
+        images = _images(network, source)
+        expected = _list(network.predict(images.inputs, batch_size=500, verbose=0))
+
+        _refuse_foreign_folder(target)
+        partial = target.parent / f".{target.name}.partial"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(target.parent / f".{target.name}.lock"):
+                shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
+                partial.mkdir()
+                widths = QUANTIZE if quantize == "auto" else (quantize,)
+                tried = []
+                for width in widths:
+                    folder = partial / width
+                    folder.mkdir()
+                    written = replace(Written(**options), quantize=width)
+                    tfjs.write(network, folder, written)
+                    tried.append(_proof(folder, written, images, expected))
+                best = _choose(tried, quantize, max_accuracy_loss)
+                mlflow.log_artifacts(str(partial / best["quantize"]), "tfjs")
+                _put_in_place(partial / best["quantize"], target)
+                shutil.rmtree(partial, ignore_errors=True)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(f"output={output} cannot be written: {error.strerror}.") from None
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+        figures = {f"tfjs_{k}": v for k, v in best.items() if isinstance(v, int | float)}
+        figures["convert_seconds"] = time.perf_counter() - started
+        mlflow.log_metrics(figures)
+        registry.tag(source, {name: f"{value:.6g}" for name, value in figures.items()})
+        text = _table(tried)
+        mlflow.log_text(text, "quantize.txt")
+    print(text)
+    print(f"{source}: {best['quantize']} files, proven in TensorFlow.js, are in {target}.")
+
+
+def default_source() -> registry.Source:
+    """The champion; while there is none, the newest version, and it says so."""
+    champion = registry.champion()
+    if champion:
+        return champion
+    newest = registry.find(f"models:/{registry.NAME}/latest")
+    print(f"There is no champion yet: converting {newest}, the newest.")
+    return newest
+
+
+def _list(outputs: np.ndarray | list[np.ndarray] | dict[str, np.ndarray]) -> list[np.ndarray]:
+    if isinstance(outputs, dict):
+        return list(outputs.values())
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def _images(network: keras.Model, source: registry.Source) -> Images:
+    if [tensor.shape for tensor in network.inputs] != [(None, 28, 28, 1)]:
+        rng = np.random.default_rng(0)
+        shapes = [[size or 8 for size in tensor.shape[1:]] for tensor in network.inputs]
+        return Images([rng.random((100, *shape), np.float32) for shape in shapes], None, 0)
+    dataset = source.tags.get("dataset", "mnist")
+    validation, test = load_training(dataset).validation, load_test(dataset)
+    inputs = scaled(np.concatenate([validation.x, test.x]))
+    return Images([inputs], np.concatenate([validation.y, test.y]), len(validation))
+
+
+def _proof(folder: Path, written: Written, images: Images, expected: list[np.ndarray]) -> dict:
+    """Figures of one set of files; agreement, difference and accuracy on the test images."""
+    found = tfjs.answers(folder, written.output_format, images.inputs)
+    rest = slice(images.validation, None)
+    largest = max(float(np.abs(a - b).max()) for a, b in zip(found.outputs, expected, strict=True))
+    same = found.outputs[0].argmax(-1) == expected[0].argmax(-1)
+    total, compressed = tfjs.sizes(folder)
+    figures = {
+        "quantize": written.quantize,
+        "agreement": float(same[rest].mean()),
+        "max_abs_diff": largest,
+        "bytes": total,
+        "gzip_bytes": compressed,
+        "seconds_per_image": found.seconds_per_image,
+    }
+    if written.quantize == "none" and (not same.all() or largest >= LARGEST_DIFFERENCE):
+        raise UserError(
+            f"TensorFlow.js does not answer as Keras does: {int((~same).sum())} of {len(same)} "
+            f"answers differ, the largest difference is {largest:.2g} (allowed: none, and below "
+            f"{LARGEST_DIFFERENCE:g}); output stays as it was."
+        )
+    if images.labels is not None:
+        right = found.outputs[0].argmax(-1) == images.labels
+        keras_right = expected[0].argmax(-1) == images.labels
+        figures["test_accuracy"] = float(right[rest].mean())
+        decide = slice(None, images.validation)
+        loss = float(keras_right[decide].mean() - right[decide].mean())
+        figures["validation_loss_of_accuracy"] = loss
+    return figures
+
+
+def _choose(tried: list[dict], quantize: str, max_accuracy_loss: float) -> dict:
+    """The files to keep: for `auto` the smallest that lose nothing on the validation images."""
+
+    def lost(figures: dict) -> float:
+        # Without labels, an answer that changed counts as lost.
+        return figures.get("validation_loss_of_accuracy", 1 - figures["agreement"])
+
+    if quantize == "auto":
+        return min((f for f in tried if lost(f) <= 0), key=lambda f: f["gzip_bytes"])
+    (figures,) = tried
+    if lost(figures) > max_accuracy_loss:
+        raise UserError(
+            f"quantize={quantize} loses {lost(figures):.4f} of accuracy on the validation images, "
+            f"more than max_accuracy_loss={max_accuracy_loss:g}; output stays as it was."
+        )
+    return figures
+
+
+def _table(tried: list[dict]) -> str:
+    lines = ["quantize     bytes  gzip bytes  agreement  test accuracy  ms an image"]
+    for f in tried:
+        accuracy = f"{f['test_accuracy']:.4f}" if "test_accuracy" in f else "-"
+        lines.append(
+            f"{f['quantize']:8} {f['bytes']:9,} {f['gzip_bytes']:11,} {f['agreement']:10.4f} "
+            f"{accuracy:>14} {1000 * f['seconds_per_image']:12.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _refuse_foreign_folder(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()) and not (target / "model.json").is_file():
+        raise UserError(
+            f"output={target} is a folder with other files in it; allowed is a new or empty "
+            "folder, or one that convert has written."
+        )
+    if target.exists() and not target.is_dir():
+        raise UserError(f"output={target} is a file; allowed is a folder.")
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """`folder` becomes `target` in one step: a kill leaves the old whole or the new whole.
+
+    Linux can exchange two folders (renameat2, flag 2); elsewhere the old one is moved away first.
+    """
+    if not target.exists():
+        os.rename(folder, target)
+        return
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    at_cwd = -100
+    if exchange and exchange(at_cwd, bytes(folder), at_cwd, bytes(target), 2) == 0:
+        return
+    old = folder.with_name("old")
+    os.rename(target, old)
+    os.rename(folder, target)

