@@ -34,7 +34,10 @@ _TRAIN = {
 
 # verb: (what it does, its parameters). MLproject forwards to these and repeats nothing.
 VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
-    "main": ("Train, then evaluate the version just made, as steps of one run.", _TRAIN),
+    "main": (
+        "Train, then evaluate and convert the version just made, as steps of one run.",
+        _TRAIN,
+    ),
     "train": ("Train a recipe and register the model as the new candidate.", _TRAIN),
     "evaluate": (
         "Report on the test images where a model fails; promote it if it is proven better.",

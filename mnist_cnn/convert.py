@@ -44,14 +44,15 @@ def convert(
 ) -> None:
     """Convert `model`, prove it in TensorFlow.js and put the files in the place of `output`."""
     target = Path(output).absolute()
-    given = {"output": output, "quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
-    with tracked("convert", **({"model": model} if model else {}), **given, **options):
+    settings = {"output": output, "quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
+    with tracked("convert", **({"model": model} if model else {}), **settings, **options):
         started = time.perf_counter()
         source = registry.find(model) if model else default_source()
         mlflow.set_tag("model_version", source.version)
         network = registry.load(source)
         images = _images(network, source)
-        expected = _list(network.predict(images.inputs, batch_size=500, verbose=0))
+        given = images.inputs if len(images.inputs) > 1 else images.inputs[0]
+        expected = _list(network.predict(given, batch_size=500, verbose=0))
 
         _refuse_foreign_folder(target)
         partial = target.parent / f".{target.name}.partial"

@@ -1,8 +1,9 @@
-"""`mlflow run .`: train, then evaluate the version just made, as steps of one run."""
+"""`mlflow run .`: train, evaluate and convert, as steps of one run."""
 
 from __future__ import annotations
 
 from mnist_cnn import registry
+from mnist_cnn.convert import convert
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.recipes import Recipe, hyperparameters
 from mnist_cnn.tracking import tracked
@@ -14,5 +15,7 @@ def main(recipe: Recipe, seed: int, dataset: str) -> None:
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
     with tracked("main", **settings, **hyperparameters(recipe)):
         version = train_version(recipe, seed, dataset)
-        evaluate(f"models:/{registry.NAME}/{version}", dataset, promote=True)
+        model = f"models:/{registry.NAME}/{version}"
+        evaluate(model, dataset, promote=True)
+        convert(model, "out", "none", max_accuracy_loss=0)
     print("See it all: mlflow ui")

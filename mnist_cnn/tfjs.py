@@ -7,11 +7,16 @@ and only the weight writer is the converter's own.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import importlib
+import io
 import json
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,76 +27,18 @@ from mnist_cnn.parameters import UserError
 
 # Layers of TensorFlow.js 4.22 that mean the same in Keras 3.
 LAYERS = frozenset(
-    [
-        "InputLayer",
-        "Dense",
-        "Flatten",
-        "Reshape",
-        "Permute",
-        "RepeatVector",
-        "Dropout",
-        "SpatialDropout1D",
-        "Activation",
-        "ReLU",
-        "LeakyReLU",
-        "PReLU",
-        "ELU",
-        "Softmax",
-        "ThresholdedReLU",
-        "Conv1D",
-        "Conv2D",
-        "Conv2DTranspose",
-        "Conv3D",
-        "DepthwiseConv2D",
-        "SeparableConv2D",
-        "Cropping2D",
-        "UpSampling2D",
-        "ZeroPadding2D",
-        "AveragePooling1D",
-        "AveragePooling2D",
-        "AveragePooling3D",
-        "MaxPooling1D",
-        "MaxPooling2D",
-        "MaxPooling3D",
-        "GlobalAveragePooling1D",
-        "GlobalAveragePooling2D",
-        "GlobalMaxPooling1D",
-        "GlobalMaxPooling2D",
-        "Add",
-        "Average",
-        "Concatenate",
-        "Maximum",
-        "Minimum",
-        "Multiply",
-        "Dot",
-        "BatchNormalization",
-        "LayerNormalization",
-        "Embedding",
-        "Rescaling",
-        "GaussianNoise",
-        "GaussianDropout",
-        "Sequential",
-        "Functional",
-    ]
+    """InputLayer Dense Flatten Reshape Permute RepeatVector Dropout SpatialDropout1D Activation
+    ReLU LeakyReLU PReLU ELU Softmax Conv1D Conv2D Conv2DTranspose Conv3D DepthwiseConv2D
+    SeparableConv2D Cropping2D UpSampling2D ZeroPadding2D AveragePooling1D AveragePooling2D
+    AveragePooling3D MaxPooling1D MaxPooling2D MaxPooling3D GlobalAveragePooling1D
+    GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D Add Average Concatenate Maximum
+    Minimum Multiply Dot BatchNormalization LayerNormalization Embedding Rescaling GaussianNoise
+    GaussianDropout Sequential Functional""".split()
 )
 ACTIVATIONS = {"silu": "swish"} | {
     name: name
-    for name in [
-        "elu",
-        "gelu",
-        "hard_sigmoid",
-        "linear",
-        "mish",
-        "relu",
-        "relu6",
-        "selu",
-        "sigmoid",
-        "softmax",
-        "softplus",
-        "softsign",
-        "swish",
-        "tanh",
-    ]
+    for name in """elu gelu hard_sigmoid linear mish relu relu6 selu sigmoid softmax softplus
+    softsign swish tanh""".split()
 }
 # Options of Keras 3 that TensorFlow.js would silently ignore, with the value that changes nothing.
 NEUTRAL = {
@@ -134,8 +81,7 @@ def write(model: keras.Model, folder: Path, options: Written) -> None:
 def _write_layers(
     model: keras.Model, folder: Path, options: Written, quantization: dict[str, str]
 ) -> None:
-    from tensorflowjs import write_weights
-
+    write_weights = _tensorflowjs("tensorflowjs.write_weights")
     topology = _layer(json.loads(model.to_json()))
     groups = [
         [
@@ -178,8 +124,7 @@ def _write_layers(
 def _write_graph(
     model: keras.Model, folder: Path, options: Written, quantization: dict[str, str]
 ) -> None:
-    from tensorflowjs.converters import tf_saved_model_conversion_v2 as converter
-
+    converter = _tensorflowjs("tensorflowjs.converters.tf_saved_model_conversion_v2")
     with tempfile.TemporaryDirectory() as saved:
         model.export(saved, verbose=False)
         converter.convert_tf_saved_model(
@@ -188,6 +133,17 @@ def _write_graph(
             quantization_dtype_map=quantization,
             weight_shard_size_bytes=options.weight_shard_size_bytes,
         )
+
+
+def _tensorflowjs(name: str) -> ModuleType:
+    """A module of the converter, without the advertisements of what it imports."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
 
 
 def _leaves(model: keras.Model) -> list[keras.Layer]:

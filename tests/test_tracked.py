@@ -131,7 +131,7 @@ def test_a_worse_model_never_replaces_a_better_one_and_promote_goes_back(first, 
     assert last_run("evaluate").data.metrics["gate_p_value"] < 0.05
 
 
-def test_main_is_train_and_evaluate_as_steps_of_one_run(first, small):
+def test_main_is_train_evaluate_and_convert_as_steps_of_one_run(first, small):
     arguments = ["--dataset", str(small), "--epochs", "1", "--learning_rate", "0.05"]
     assert cli.run(["main", *arguments]) == 0
     parent = last_run("main")
@@ -139,7 +139,8 @@ def test_main_is_train_and_evaluate_as_steps_of_one_run(first, small):
         filter_string=f"tags.mlflow.parentRunId = '{parent.info.run_id}'", output_format="list"
     )
     by_verb = {run.data.tags["verb"]: run for run in children}
-    assert {"train", "evaluate"} <= set(by_verb)
+    assert {"train", "evaluate", "convert"} <= set(by_verb)
+    assert by_verb["convert"].data.metrics["tfjs_agreement"] == 1.0
     assert by_verb["train"].data.params["learning_rate"] == "0.05"
     assert by_verb["evaluate"].data.tags["model_version"] == aliases()["candidate"]
 

@@ -1,0 +1,113 @@
+"""From the registry to files that TensorFlow.js answers from; `output` is always whole."""
+
+import os
+import signal
+import time
+
+import mlflow
+import numpy as np
+import pytest
+
+from mnist_cnn import cli, convert, registry, tfjs
+from mnist_cnn.backend import keras
+from tests.conftest import start
+
+
+@pytest.fixture(scope="module")
+def champion(store, small):
+    data = ["--dataset", str(small), "--batch_size", "32"]
+    assert cli.run(["train", *data, "--epochs", "2"]) == 0
+    assert cli.run(["evaluate"]) == 0
+    return registry.champion()
+
+
+def whole(folder):
+    """TensorFlow.js loads the folder and answers."""
+    found = tfjs.answers(folder, "tfjs_layers_model", [np.zeros((1, 28, 28, 1), np.float32)])
+    return found.outputs[0].shape == (1, 10)
+
+
+def test_champion_is_converted_and_proven(champion, store):
+    assert cli.run(["convert"]) == 0
+    assert whole(store / "out")
+    assert sorted(path.name for path in store.glob(".out*")) == [".out.lock"]
+    (run, *_) = mlflow.search_runs(
+        filter_string="tags.verb = 'convert'", order_by=["start_time DESC"], output_format="list"
+    )
+    metrics = run.data.metrics
+    assert metrics["tfjs_agreement"] == 1.0
+    assert metrics["tfjs_max_abs_diff"] < 1e-4
+    assert metrics["tfjs_bytes"] == sum(f.stat().st_size for f in (store / "out").iterdir())
+    assert {"tfjs_gzip_bytes", "tfjs_seconds_per_image", "convert_seconds"} <= set(metrics)
+    tags = registry.champion().tags
+    assert tags["tfjs_agreement"] == "1"
+    assert float(tags["test_accuracy"]) == pytest.approx(metrics["tfjs_test_accuracy"], abs=1e-4)
+
+
+def test_auto_keeps_the_smallest_that_loses_nothing(champion, store, capsys):
+    assert cli.run(["convert", "--quantize", "auto", "--output", "small"]) == 0
+    out = capsys.readouterr().out
+    for width in tfjs.QUANTIZE:
+        assert f"\n{width} " in out
+    assert whole(store / "small")
+    assert tfjs.sizes(store / "small")[0] < 2.2e5
+
+
+def test_own_keras_file_of_another_shape(champion, store):
+    stack = [keras.layers.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    keras.Sequential(stack).save(store / "own.keras")
+    assert cli.run(["convert", "--model", "own.keras", "--output", "own"]) == 0
+    assert (store / "own" / "model.json").is_file()
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_failed_proof_leaves_output_as_it_was(champion, store, monkeypatch, capsys):
+    assert cli.run(["convert", "--output", "kept"]) == 0
+    before = files(store / "kept")
+    monkeypatch.setattr(convert, "LARGEST_DIFFERENCE", 1e-12)  # no float32 arithmetic is so exact
+    assert cli.run(["convert", "--output", "kept"]) == 1
+    assert "does not answer as Keras does" in capsys.readouterr().err
+    assert files(store / "kept") == before
+    assert not (store / ".kept.partial").exists()
+
+
+def test_a_layer_that_tensorflow_js_lacks_is_one_sentence(champion, store, capsys):
+    stack = [keras.layers.Input((4, 4, 4)), keras.layers.GroupNormalization(2, name="odd")]
+    keras.Sequential(stack).save(store / "odd.keras")
+    assert cli.run(["convert", "--model", "odd.keras", "--output", "odd"]) == 1
+    assert "layer 'odd' is a GroupNormalization" in capsys.readouterr().err
+    assert not (store / "odd").exists()
+
+
+def test_other_peoples_folders_and_files_are_not_touched(champion, store, capsys):
+    (store / "photos").mkdir()
+    (store / "photos" / "cat.png").write_text("cat")
+    assert cli.run(["convert", "--output", "photos"]) == 1
+    assert "other files" in capsys.readouterr().err
+    assert cli.run(["convert", "--output", "photos/cat.png"]) == 1
+    assert cli.run(["convert", "--output", "photos/cat.png/out"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert files(store / "photos") == {"cat.png": b"cat"}
+
+
+@pytest.mark.parametrize("moment", ["partial written", "proof running"])
+def test_killed_convert_leaves_output_whole(champion, store, moment):
+    if not (store / "killed").exists():
+        assert cli.run(["convert", "--output", "killed", "--quantize", "float16"]) == 0
+    before = files(store / "killed")
+    partial = store / ".killed.partial" / "none"
+    process = start(store, "convert", "--output", "killed")
+    until = time.monotonic() + 120
+    while not (partial / "model.json").exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(0.5 if moment == "proof running" else 0)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert files(store / "killed") == before
+
+    assert cli.run(["convert", "--output", "killed", "--quantize", "float16"]) == 0
+    assert whole(store / "killed")
+    assert not (store / ".killed.partial").exists()
