@@ -20,8 +20,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager
-def _no_native_noise() -> Iterator[None]:
-    """Hide what native code writes to stderr while importing; show it if the import fails.
+def no_noise() -> Iterator[None]:
+    """Hide what an import writes to stderr, native code too; show it if the import fails.
 
     CUDA's factories complain through a logger that exists before TF_CPP_MIN_LOG_LEVEL is read,
     so only the file descriptor itself can be turned away.
@@ -41,7 +41,7 @@ def _no_native_noise() -> Iterator[None]:
             os.close(saved)
 
 
-with _no_native_noise():
+with no_noise():
     import keras
     import tensorflow as tf
 
@@ -49,4 +49,4 @@ with _no_native_noise():
 logging.getLogger("absl").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*HDF5 file.*")
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "no_noise", "tf"]

@@ -35,7 +35,7 @@ _TRAIN = {
 # verb: (what it does, its parameters). MLproject forwards to these and repeats nothing.
 VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
     "main": (
-        "Train, then evaluate and convert the version just made, as steps of one run.",
+        "Train, evaluate and convert one version, as steps of one run.",
         _TRAIN,
     ),
     "train": ("Train a recipe and register the model as the new candidate.", _TRAIN),

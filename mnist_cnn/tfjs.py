@@ -7,11 +7,10 @@ and only the weight writer is the converter's own.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import importlib
-import io
 import json
+import os
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn import node
-from mnist_cnn.backend import keras
+from mnist_cnn.backend import keras, no_noise
 from mnist_cnn.parameters import UserError
 
 # Layers of TensorFlow.js 4.22 that mean the same in Keras 3.
@@ -37,7 +36,7 @@ LAYERS = frozenset(
 )
 ACTIVATIONS = {"silu": "swish"} | {
     name: name
-    for name in """elu gelu hard_sigmoid linear mish relu relu6 selu sigmoid softmax softplus
+    for name in """elu gelu linear mish relu relu6 selu sigmoid softmax softplus
     softsign swish tanh""".split()
 }
 # Options of Keras 3 that TensorFlow.js would silently ignore, with the value that changes nothing.
@@ -85,7 +84,7 @@ def _write_layers(
     topology = _layer(json.loads(model.to_json()))
     groups = [
         [
-            {"name": f"{layer.name}/{weight.name}", "data": np.asarray(weight.numpy())}
+            {"name": _weight_name(layer, weight), "data": np.asarray(weight.numpy())}
             for weight in layer.weights
         ]
         for layer in _leaves(model)
@@ -137,13 +136,17 @@ def _write_graph(
 
 def _tensorflowjs(name: str) -> ModuleType:
     """A module of the converter, without the advertisements of what it imports."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
+    with warnings.catch_warnings(), no_noise():
         warnings.simplefilter("ignore")
+        # Decision forests print an advertisement, or import IPython, unless it is switched off.
+        os.environ.setdefault("TFDF_DISABLE_WELCOME_MESSAGE", "1")
         return importlib.import_module(name)
+
+
+def _weight_name(layer: keras.Layer, weight: keras.Variable) -> str:
+    # Keras 3 calls it kernel, as in every convolution; Keras 2 did not.
+    depthwise = type(layer).__name__ == "DepthwiseConv2D" and weight.name == "kernel"
+    return f"{layer.name}/{'depthwise_kernel' if depthwise else weight.name}"
 
 
 def _leaves(model: keras.Model) -> list[keras.Layer]:
@@ -155,8 +158,21 @@ def _leaves(model: keras.Model) -> list[keras.Layer]:
     return list(found.values())
 
 
-def _layer(layer: dict[str, Any]) -> dict[str, Any]:
-    """One layer or model of Keras 3's JSON as Keras 2 wrote it. Raises UserError by name."""
+def _is_model(layer: dict[str, Any]) -> bool:
+    return layer["class_name"] in ("Sequential", "Functional")
+
+
+def _tensor(history: list, models: set[str]) -> list:
+    """[layer, node, tensor] as TensorFlow.js counts: a nested model's own graph is its node 0."""
+    name, call, index = history
+    return [name, call + (name in models), index]
+
+
+def _layer(layer: dict[str, Any], siblings: set[str] = frozenset()) -> dict[str, Any]:
+    """One layer or model of Keras 3's JSON as Keras 2 wrote it. Raises UserError by name.
+
+    `siblings`: the names of the models among the layers beside it.
+    """
     kind, config = layer["class_name"], dict(layer["config"])
     name = config.get("name", "?")
     if kind not in LAYERS:
@@ -172,10 +188,11 @@ def _layer(layer: dict[str, Any]) -> dict[str, Any]:
             )
 
     if "layers" in config:
-        config["layers"] = [_layer(inner) for inner in config["layers"]]
+        models = {inner["config"]["name"] for inner in config["layers"] if _is_model(inner)}
+        config["layers"] = [_layer(inner, models) for inner in config["layers"]]
         for end in ("input_layers", "output_layers"):
             if end in config:
-                config[end] = _ends(config[end])
+                config[end] = [_tensor(tensor, models) for tensor in _ends(config[end])]
     config.pop("build_input_shape", None)
     for key, value in list(config.items()):
         config[key] = _value(name, key, value)
@@ -187,7 +204,7 @@ def _layer(layer: dict[str, Any]) -> dict[str, Any]:
     rewritten = {"class_name": "Model" if kind == "Functional" else kind, "config": config}
     if "inbound_nodes" in layer:
         rewritten["name"] = layer["name"]
-        rewritten["inbound_nodes"] = [_inbound(node_) for node_ in layer["inbound_nodes"]]
+        rewritten["inbound_nodes"] = [_inbound(call, siblings) for call in layer["inbound_nodes"]]
     return rewritten
 
 
@@ -213,18 +230,18 @@ def _ends(ends: list) -> list:
     return [ends] if ends and isinstance(ends[0], str) else ends
 
 
-def _inbound(node_: dict[str, Any]) -> list:
+def _inbound(call: dict[str, Any], models: set[str]) -> list:
     """One call of a layer: the tensors that went in, as [layer, node, tensor, {}] each."""
     found = []
 
     def visit(value: Any) -> None:
         if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            found.append([*value["config"]["keras_history"], {}])
+            found.append([*_tensor(value["config"]["keras_history"], models), {}])
         elif isinstance(value, list):
             for item in value:
                 visit(item)
 
-    visit(node_["args"])
+    visit(call["args"])
     return found
 
 
