@@ -23,8 +23,9 @@ from mnist_cnn.parameters import (
     pairs,
     refuse_unknown,
     whole,
+    wholes,
 )
-from mnist_cnn.recipes import RECIPES, as_parameters, customised
+from mnist_cnn.recipes import RECIPES, SIDE_BY_SIDE, as_parameters, customised
 
 _TRAIN = {
     "recipe": Parameter("fast", "which network, and how it is trained", one_of(*RECIPES)),
@@ -74,6 +75,16 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
             ),
             "split_weights_by_layer": Parameter("false", "files of its own a layer", BOOLEAN),
             "metadata": Parameter("", "text to keep in model.json", TEXT),
+        },
+    ),
+    "benchmark": (
+        "Train recipes side by side with several seeds; mean ± sd of accuracy and time.",
+        {
+            "recipes": Parameter(
+                "classic,bare,fast", "what to compare, the first as 1", SIDE_BY_SIDE
+            ),
+            "seeds": Parameter("1,2,3,4,5", "seeds of each", wholes(0, 2**31 - 1, "the seeds")),
+            "dataset": Parameter("mnist", "the images", DATASET),
         },
     ),
     "test": ("Run the default test suite.", {}),

@@ -87,11 +87,13 @@ def _boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-def _wholes(text: str) -> tuple[int, ...]:
-    values = tuple(int(part) for part in text.split(","))
-    if not all(1 <= value <= 1024 for value in values):
-        raise ValueError
-    return values
+def wholes(low: int, high: int, of: str) -> Kind:
+    """A comma list of whole numbers, each from `low` to `high`; `of` says what they are."""
+    one = whole(low, high)
+    return Kind(
+        f"a comma list of whole numbers from {low} to {high}, {of}",
+        lambda text: tuple(one.parse(part) for part in text.split(",")),
+    )
 
 
 def _dataset(text: str) -> str:
@@ -114,7 +116,7 @@ def _model(text: str) -> str:
 
 TEXT = Kind("any text", str)
 BOOLEAN = Kind("true or false", _boolean)
-FILTERS = Kind("a comma list of whole numbers from 1 to 1024, one per convolution", _wholes)
+FILTERS = wholes(1, 1024, "one per convolution")
 DATASET = Kind("mnist, fashion_mnist, a folder with the four IDX files, or an .npz file", _dataset)
 MODEL = Kind(
     "a model URI (models:/name@alias, models:/name/version, runs:/id/model) "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_cnn.metrics import error_matrix
@@ -77,4 +78,21 @@ def misclassified(
         axis.set_title(f"{labels[i]} → {guesses[i]}  {100 * confidence[i]:.0f} %", fontsize=8)
     more = f", the surest {most} shown" if len(wrong) > most else ""
     figure.suptitle(f"{len(wrong)} of {len(labels):,} wrong{more}: truth → guess, its probability")
+    return figure
+
+
+def accuracy_against_time(rows: pd.DataFrame) -> Figure:
+    """Mean and standard deviation of `test_accuracy` and `train_seconds` for each `recipe`."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for name, mine in rows.groupby("recipe", sort=False):
+        accuracy, seconds = 100 * mine.test_accuracy, mine.train_seconds
+        spread = [values.std(ddof=1) if len(mine) > 1 else 0 for values in (seconds, accuracy)]
+        axis.errorbar(
+            seconds.mean(), accuracy.mean(), spread[1], spread[0], "o", capsize=3, label=name
+        )
+    axis.set(xscale="log", xlabel="seconds of fit", ylabel="test accuracy, %")
+    axis.set_title("mean ± sd over seeds")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
     return figure

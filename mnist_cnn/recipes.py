@@ -119,3 +119,27 @@ FAST = Recipe(
 )
 
 RECIPES = {recipe.name: recipe for recipe in (CLASSIC, FAST)}
+
+
+def _side_by_side(text: str) -> dict[str, Recipe | None]:
+    """Recipes by the text that asks for each: classic,fast:epochs=3:shift=2; bare is None."""
+    found: dict[str, Recipe | None] = {}
+    for part in text.split(","):
+        name, *overrides = part.split(":")
+        if part == "bare":
+            found[part] = None
+        elif name not in RECIPES:
+            raise ValueError
+        else:
+            settings = dict(setting.split("=", 1) for setting in overrides)
+            # A comma separates recipes, so the filters of one are joined by a plus.
+            texts = {key: value.replace("+", ",") for key, value in settings.items()}
+            found[part] = customised(RECIPES[name], texts)
+    return found
+
+
+SIDE_BY_SIDE = Kind(
+    f"a comma list of {', '.join(RECIPES)} and bare (classic in plain Keras), each with overrides "
+    "if wanted: fast:epochs=3:filters=8+16+16",
+    _side_by_side,
+)

@@ -30,6 +30,12 @@ REFUSED = {
     "missing npz": (["train", "--dataset", "gone.npz"], "dataset='gone.npz'"),
     "missing h5": (["evaluate", "--model", "gone.h5"], "model='gone.h5'"),
     "not a boolean": (["evaluate", "--promote", "maybe"], "true or false"),
+    "benchmark of nothing": (
+        ["benchmark", "--recipes", "classic,quick"],
+        "recipes='classic,quick'",
+    ),
+    "benchmark, wrong override": (["benchmark", "--recipes", "fast:epoch=3"], "epochs"),
+    "benchmark, wrong seeds": (["benchmark", "--seeds", "1,a"], "seeds='1,a'"),
     "no version": (["promote"], "version="),
 }
 

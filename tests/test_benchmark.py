@@ -1,0 +1,55 @@
+"""Recipes side by side: the table, and going on after a kill."""
+
+import mlflow
+import pytest
+
+from mnist_cnn import benchmark, cli
+from tests.test_tracked import artifacts, last_run
+
+COMMAND = ["benchmark", "--recipes", "fast:epochs=1,fast:epochs=1:filters=4+4+4", "--seeds", "1,2"]
+
+
+def test_killed_benchmark_goes_on_and_ends_with_a_table(store, small, monkeypatch, capsys):
+    measured = []
+    real = benchmark.measure
+
+    def killed_at_the_third(name, recipe, seed, *data):
+        if len(measured) == 3:
+            measured.append("killed")
+            raise KeyboardInterrupt
+        measured.append((name, seed))
+        return real(name, recipe, seed, *data)
+
+    monkeypatch.setattr(benchmark, "measure", killed_at_the_third)
+    command = [*COMMAND, "--dataset", str(small)]
+    assert cli.run(command) == 1
+    assert cli.run(command) == 0
+    assert len([m for m in measured if m != "killed"]) == 4, "three before, one after"
+    run = last_run("benchmark")
+    assert {"results.csv", "results.md", "results.png"} <= artifacts(run)
+    csv = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/results.csv").splitlines()
+    assert len(csv) == 1 + 4
+    assert "| `fast:epochs=1:filters=4+4+4` |" in capsys.readouterr().out
+    assert cli.run(command) == 0, "a finished benchmark is measured anew"
+    assert len(measured) == 1 + 4 + 4
+
+
+def test_table_has_mean_sd_and_share_of_time():
+    rows = [
+        benchmark.Row("a", 1, 10, 90.0, 1, 0.99, 0.98),
+        benchmark.Row("a", 2, 10, 110.0, 1, 0.99, 0.99),
+        benchmark.Row("b", 1, 5, 10.0, 1, 0.99, 0.97),
+    ]
+    first, second = benchmark.as_table(rows).splitlines()[2:]
+    assert "98.50 ± 0.71 (98.00 to 99.00)" in first
+    assert "| 100.0 ± 14.1 | 1 |" in first
+    assert second.endswith("| 10.0 | 1/10.0 |")
+
+
+def test_control_is_classic(small):
+    from mnist_cnn.data import load_training
+
+    fitted = benchmark.bare_classic(load_training(str(small)), 1)
+    assert fitted.model.count_params() == 159_254
+    assert len(fitted.history["loss"]) == 10
+    assert fitted.history["val_accuracy"][-1] == pytest.approx(0.9, abs=0.1)
