@@ -77,6 +77,13 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
             "metadata": Parameter("", "text to keep in model.json", TEXT),
         },
     ),
+    "serve": (
+        "Show the page that convert wrote, on this machine only.",
+        {
+            "output": Parameter("out", "the folder that convert wrote", TEXT),
+            "port": Parameter("8000", "where to listen", whole(1, 65535)),
+        },
+    ),
     "benchmark": (
         "Train recipes side by side with several seeds; mean ± sd of accuracy and time.",
         {

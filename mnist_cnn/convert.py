@@ -16,15 +16,17 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn import registry, tfjs
+from mnist_cnn import drawing, page, registry, tfjs
 from mnist_cnn.backend import keras
 from mnist_cnn.data import load_test, load_training
+from mnist_cnn.metrics import best_temperature, calibrated, sure_from
 from mnist_cnn.model import scaled
 from mnist_cnn.parameters import UserError
 from mnist_cnn.tfjs import QUANTIZE, Written
 from mnist_cnn.tracking import tracked
 
 LARGEST_DIFFERENCE = 1e-4  # of a probability, for float32
+SURE = 0.999  # share of right validation answers among those that the page is sure of
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,16 @@ def convert(
                     tfjs.write(network, folder, written)
                     tried.append(_proof(folder, written, images, expected))
                 best = _choose(tried, quantize, max_accuracy_loss)
-                mlflow.log_artifacts(str(partial / best["quantize"]), "tfjs")
-                _put_in_place(partial / best["quantize"], target)
+                folder = partial / best["quantize"]
+                mlflow.log_artifacts(str(folder), "tfjs")
+                has_page = (
+                    images.labels is not None and source.tags.get("dataset") != "fashion_mnist"
+                )
+                if has_page:
+                    best |= _drawn(folder, str(options["output_format"]))
+                    page.write(folder, _settings(images, expected[0], options))
+                    mlflow.log_artifact(str(folder / "digits.html"))
+                _put_in_place(folder, target)
                 shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -80,7 +90,11 @@ def convert(
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
-        figures = {f"tfjs_{k}": v for k, v in best.items() if isinstance(v, int | float)}
+        figures = {
+            key if key.startswith("drawn") else f"tfjs_{key}": value
+            for key, value in best.items()
+            if isinstance(value, int | float)
+        }
         figures["convert_seconds"] = time.perf_counter() - started
         mlflow.log_metrics(figures)
         registry.tag(source, {name: f"{value:.6g}" for name, value in figures.items()})
@@ -88,6 +102,29 @@ def convert(
         mlflow.log_text(text, "quantize.txt")
     print(text)
     print(f"{source}: {best['quantize']} files, proven in TensorFlow.js, are in {target}.")
+    if has_page:
+        print(f"{best['drawn_accuracy']:.1%} of the recorded drawings are read rightly.")
+        print(f"Draw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve")
+
+
+def _drawn(folder: Path, output_format: str) -> dict[str, float]:
+    """Accuracy on the recorded drawings, with MNIST's preparation and with mere shrinking."""
+    prepared, shrunk, labels = drawing.recorded()
+    found = tfjs.answers(folder, output_format, [np.concatenate([prepared, shrunk])])
+    right = found.outputs[0].argmax(-1).reshape(2, -1) == labels
+    return {
+        "drawn_accuracy": float(right[0].mean()),
+        "drawn_accuracy_unprepared": float(right[1].mean()),
+    }
+
+
+def _settings(images: Images, expected: np.ndarray, options: dict) -> page.Settings:
+    """When the page says 'not sure': calibrated and decided on the validation images."""
+    assert images.labels is not None
+    labels, probabilities = images.labels[: images.validation], expected[: images.validation]
+    temperature = best_temperature(labels, probabilities)
+    sure = sure_from(labels, calibrated(probabilities, temperature), SURE)
+    return page.Settings(str(options["output_format"]), temperature, sure)
 
 
 def default_source() -> registry.Source:
@@ -107,7 +144,8 @@ def _list(outputs: np.ndarray | list[np.ndarray] | dict[str, np.ndarray]) -> lis
 
 
 def _images(network: keras.Model, source: registry.Source) -> Images:
-    if [tensor.shape for tensor in network.inputs] != [(None, 28, 28, 1)]:
+    shapes = [tensor.shape for tensor in (*network.inputs, *network.outputs)]
+    if shapes != [(None, 28, 28, 1), (None, 10)]:
         rng = np.random.default_rng(0)
         shapes = [[size or 8 for size in tensor.shape[1:]] for tensor in network.inputs]
         return Images([rng.random((100, *shape), np.float32) for shape in shapes], None, 0)

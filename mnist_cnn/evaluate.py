@@ -11,7 +11,12 @@ from sklearn.metrics import classification_report, confusion_matrix
 from mnist_cnn import plots, registry
 from mnist_cnn.backend import keras
 from mnist_cnn.data import Split, load_test, load_training
-from mnist_cnn.metrics import accuracy_interval, cross_entropy
+from mnist_cnn.metrics import (
+    accuracy_interval,
+    calibration,
+    cross_entropy,
+    expected_calibration_error,
+)
 from mnist_cnn.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
@@ -58,6 +63,7 @@ def summary(split: Split, probabilities: np.ndarray) -> dict[str, float]:
         "test_accuracy_low": low,
         "test_accuracy_high": high,
         "test_loss": cross_entropy(split.y, probabilities),
+        "test_ece": expected_calibration_error(split.y, probabilities),
     }
 
 
@@ -83,6 +89,9 @@ def log_report(split: Split, probabilities: np.ndarray, title: str) -> None:
         ),
         "confusion_matrix_error_plot.png": plots.confusion_matrix_error_plot(
             confusion, f"Confusion-matrix errors, {title}"
+        ),
+        "calibration.png": plots.reliability(
+            calibration(split.y, probabilities), f"Calibration, {title}"
         ),
         "misclassified.png": plots.misclassified(split.x, split.y, probabilities),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 
@@ -18,6 +19,53 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean of -log p(label), natural logarithm, p clipped at 1e-7 as Keras does."""
     chosen = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(chosen, 1e-7, 1.0)).mean())
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Temperature scaling (Guo et al. 2017) of probabilities: p^(1/T), normalised; float64."""
+    powers = np.clip(probabilities.astype(np.float64), 1e-12, 1.0) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature in 0.05 to 20 with the smallest cross-entropy; below 1 sharpens."""
+
+    def loss(log_temperature: float) -> float:
+        return cross_entropy(labels, calibrated(probabilities, np.exp(log_temperature)))
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def sure_from(labels: np.ndarray, probabilities: np.ndarray, wanted: float) -> float:
+    """The lowest confidence from which on the share of right answers is at least `wanted`.
+
+    1.0 if no confidence is enough: then nothing is sure.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == labels)[order]
+    enough = np.flatnonzero(right.cumsum() / np.arange(1, len(right) + 1) >= wanted)
+    return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Reliability diagram (Guo et al. 2017): float64 (bins, 3) of count, confidence, accuracy.
+
+    The bins are of equal width in confidence; an empty one is all 0.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    sums = [np.bincount(place, weights, bins) for weights in (confidence, right)]
+    return np.stack([counts, *(total / np.maximum(counts, 1) for total in sums)], axis=1)
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean distance between confidence and accuracy over 15 bins, weighted by their counts."""
+    counts, confidence, accuracy = calibration(labels, probabilities).T
+    return float((counts * abs(confidence - accuracy)).sum() / counts.sum())
 
 
 def error_matrix(confusion: np.ndarray) -> np.ndarray:

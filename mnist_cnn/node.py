@@ -17,12 +17,13 @@ SCRIPTS = Path(__file__).parent / "js"
 PINS = ("package.json", "package-lock.json")
 
 
-def modules() -> Path:
-    """Folder that holds node_modules, installed on first use; afterwards no network is needed.
+def modules(pins: Path = SCRIPTS) -> Path:
+    """Folder that holds node_modules as the lock file in `pins` says.
 
-    It appears in one step, under the digest of the lock file. Raises UserError if npm fails.
+    Installed on first use, in one step, under the digest of the lock file; afterwards no network
+    is needed. Raises UserError if npm fails.
     """
-    digest = hashlib.sha256(b"".join((SCRIPTS / name).read_bytes() for name in PINS)).hexdigest()
+    digest = hashlib.sha256(b"".join((pins / name).read_bytes() for name in PINS)).hexdigest()
     folder = cache_folder() / f"js-{digest[:16]}"
     if folder.is_dir():
         return folder
@@ -34,8 +35,8 @@ def modules() -> Path:
         shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
         partial.mkdir()
         for name in PINS:
-            shutil.copy(SCRIPTS / name, partial / name)
-        print("Installing TensorFlow.js from npm ...", flush=True)
+            shutil.copy(pins / name, partial / name)
+        print("Installing JavaScript packages from npm ...", flush=True)
         done = npm(
             ["ci", "--prefix", str(partial), "--no-audit", "--no-fund", "--ignore-scripts"],
             return_completed_process=True,
@@ -50,7 +51,7 @@ def modules() -> Path:
     return folder
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str | Path, *arguments: str) -> str:
     """Standard output of one of our scripts under Node. Raises UserError with its last words."""
     done = node(
         [str(SCRIPTS / script), *arguments],

@@ -54,6 +54,21 @@ def _matrix(colours: np.ndarray, texts: list[list[str]], title: str) -> Figure:
     return figure
 
 
+def reliability(bins: np.ndarray, title: str) -> Figure:
+    """Accuracy against confidence, from `metrics.calibration` (bins, 3); the diagonal is honest."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axis = figure.subplots()
+    counts, confidence, accuracy = bins[bins[:, 0] > 0].T
+    axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
+    axis.plot(confidence, accuracy, "o-", label="this model")
+    for x, y, count in zip(confidence, accuracy, counts, strict=True):
+        axis.annotate(f"{int(count):,}", (x, y), (3, -11), textcoords="offset points", fontsize=7)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
 def misclassified(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, most: int = 200
 ) -> Figure:

@@ -89,6 +89,7 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     expected = {
         *("classification_report.txt", "classification_report.json", "confusion_matrix.csv"),
         *("confusion_matrix_plot.png", "confusion_matrix_error_plot.png", "misclassified.png"),
+        "calibration.png",
     }
     assert expected <= artifacts(run)
     test = load_test(str(small))

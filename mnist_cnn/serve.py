@@ -1,0 +1,74 @@
+"""`mlflow run . -e serve`: the page that convert wrote, on the loopback address."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from mnist_cnn.parameters import UserError
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(output: str, port: int) -> None:
+    """Serve the files of `output` until Ctrl-C. Raises UserError without a page or a free port."""
+    folder = Path(output).resolve()
+    if not (folder / "index.html").is_file():
+        raise UserError(f"output={output} holds no page; first: mlflow run . -e convert.")
+    try:
+        server = ThreadingHTTPServer((LOOPBACK, port), partial(Files, directory=str(folder)))
+    except OSError as error:
+        raise UserError(
+            f"port={port} cannot be used ({error.strerror}); free is -P port={_next_free(port)}."
+        ) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as cleanly as Ctrl-C
+    with server:
+        print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("Stopped.")
+
+
+def _next_free(port: int) -> int:
+    for other in range(port + 1, 65536):
+        with socket.socket() as attempt:
+            if attempt.connect_ex((LOOPBACK, other)) == 0:
+                continue
+        with socket.socket() as attempt:
+            try:
+                attempt.bind((LOOPBACK, other))
+            except OSError:
+                continue
+            return other
+    return 8000
+
+
+class Files(SimpleHTTPRequestHandler):
+    """The files of one folder: no listings, nothing outside of it, only for this machine's name."""
+
+    def send_head(self) -> Any:
+        """Refuse what is not a file inside the folder, and requests in another host's name."""
+        path = Path(self.translate_path(self.path))
+        path = path / "index.html" if path.is_dir() else path
+        host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+        inside = path.is_file() and path.resolve().is_relative_to(self.directory)
+        if not inside or host not in (LOOPBACK, "localhost"):  # another name: DNS rebinding
+            self.send_error(404)
+            return None
+        return super().send_head()
+
+    def end_headers(self) -> None:
+        """Always the newest files, taken as what they say they are."""
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Only what went wrong."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".wasm": "application/wasm"}

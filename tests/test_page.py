@@ -1,0 +1,172 @@
+"""The page in a real Chromium: drawn by mouse, finger and keys, served and as a single file."""
+
+import json
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from mnist_cnn import cli, drawing, node
+from tests.conftest import ROOT, start
+
+ALL = json.loads(drawing.STROKES.read_text())
+BY_HAND = [[d for d in ALL if d["hand"] == hand] for hand in range(12)]
+MEDIUM = [d for d in BY_HAND[1] + BY_HAND[7]]  # two hands of middle size, one with a crossed 7
+
+
+@pytest.fixture(scope="module")
+def out(store):
+    """A page with a network that has seen all of MNIST once."""
+    assert cli.run(["train", "--epochs", "1"]) == 0
+    assert cli.run(["convert"]) == 0
+    return store / "out"
+
+
+@pytest.fixture(scope="module")
+def address(out, store):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start(store, "serve", "--port", str(port))
+    assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=10)
+    assert (process.returncode, rest, err) == (0, "Stopped.\n", "")
+
+
+def browse(tmp_path, url, drawings=(), **options):
+    modules = node.modules(ROOT / "tests" / "js")
+    job = {"modules": str(modules), "url": url, "drawings": list(drawings), **options}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    told = json.loads(node.run(ROOT / "tests" / "js" / "page.mjs", str(tmp_path / "job.json")))
+    opened = told["opened"]
+    latency = [float(a["milliseconds"]) for a in told["answers"]]
+    print(
+        f"Chromium {told['version']}, {opened['backend']}: ready {opened['ready']} ms after "
+        f"opening, warm answers {np.median(latency) if latency else 0:.1f} ms"
+    )
+    return told
+
+
+def held(told, origin):
+    """What every visit must show, whatever was drawn."""
+    assert told["opened"]["state"] == "empty"
+    assert told["opened"]["digit"] == told["opened"]["probability"] == ""
+    assert told["keys"]["digit"] == "1", "a vertical line by keys"
+    assert told["undone"]["state"] == "empty"
+    assert all(url.startswith((origin, "data:,")) for url in told["requests"][:-1])
+    assert not told["evaluated"], "the policy forbids inline scripts"
+    assert not told["fetched"], "the policy forbids other hosts"
+    for problem in told["problems"]:
+        assert "Content Security Policy" in problem, problem  # the two that we provoked
+
+
+def read_rightly(told):
+    for answer in told["answers"]:
+        assert answer["cleared"] == "empty"
+        assert answer["state"] in ("sure", "unsure")
+        assert 0.1 <= float(answer["probability"]) <= 1
+    return sum(answer["digit"] == str(answer["drawn"]) for answer in told["answers"])
+
+
+@pytest.mark.parametrize("touch", [False, True], ids=["mouse", "finger"])
+def test_every_digit_drawn_is_read(address, tmp_path, touch):
+    """The README's picture: SCREENSHOT=docs/page.png pytest -k 'test_page and mouse'."""
+    picture = None if touch else os.environ.get("SCREENSHOT")
+    looks = {"touch": touch, "width": 380 if touch else 760, "screenshot": picture}
+    told = browse(tmp_path, f"{address}/", MEDIUM, **looks)
+    assert told["opened"]["backend"] == "wasm"
+    held(told, address)
+    assert read_rightly(told) >= 18, [(a["drawn"], a["digit"]) for a in told["answers"]]
+    assert told["overflow"] <= 0
+
+
+@pytest.mark.parametrize("backend", ["cpu", "webgl"])
+def test_other_back_ends_answer_too(address, tmp_path, backend):
+    told = browse(tmp_path, f"{address}/?backend={backend}", BY_HAND[1], dark=True)
+    assert told["opened"]["backend"] == backend
+    assert read_rightly(told) >= 9
+
+
+def test_single_file_without_a_server(out, tmp_path):
+    told = browse(tmp_path, (out / "digits.html").as_uri(), BY_HAND[1])
+    assert told["opened"]["backend"] == "cpu"
+    held(told, (out / "digits.html").as_uri())
+    assert read_rightly(told) >= 9
+
+
+def test_python_prepares_as_javascript_does(tmp_path):
+    script = tmp_path / "one.cjs"
+    script.write_text(
+        f"const p = require({str(drawing.PAGE / 'prepare.js')!r});"
+        "const fs = require('fs'); const [file, h, w] = process.argv.slice(2);"
+        "const ink = new Float64Array(Uint8Array.from(fs.readFileSync(file)).buffer);"
+        "fs.writeFileSync(file + '.out', Buffer.from(p.prepare(ink, +h, +w).buffer));"
+    )
+    rng = np.random.default_rng(0)
+    for height, width, share in ((140, 140, 0.02), (30, 90, 0.3), (28, 28, 1), (9, 7, 0.2)):
+        ink = rng.random((height, width)) * (rng.random((height, width)) < share)
+        ink.tofile(tmp_path / "ink")
+        node.run(script, str(tmp_path / "ink"), str(height), str(width))
+        there = np.fromfile(tmp_path / "ink.out", "<f4").reshape(28, 28)
+        np.testing.assert_allclose(drawing.prepare(ink), there, atol=1e-6)
+
+
+def test_preparation_is_that_of_mnist(small):
+    """MNIST's own images come out as they went in, but for the resampling of a few pixels."""
+    images = np.load(small)["x_train"][:300] / 255
+    again = np.array([drawing.prepare(image) for image in images])
+    assert abs(again - images).mean() < 0.03
+    with pytest.raises(ValueError, match="no ink"):
+        drawing.prepare(np.zeros((28, 28)))
+
+
+def test_drawings_score_better_with_the_preparation(out):
+    from tests.test_tracked import last_run
+
+    metrics = last_run("convert").data.metrics
+    assert metrics["drawn_accuracy"] > 0.9
+    assert metrics["drawn_accuracy"] > metrics["drawn_accuracy_unprepared"] + 0.1
+
+
+def test_strokes_are_what_hands_draws():
+    from mnist_cnn.hands import drawings
+
+    assert drawings() == ALL
+
+
+def test_server_gives_its_folder_and_nothing_else(address, out, store, capsys):
+    def status(path, host=None):
+        request = urllib.request.Request(address + path, headers={"Host": host} if host else {})
+        try:
+            return urllib.request.urlopen(request, timeout=5).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    (out / "sub").mkdir()
+    (out / "link").symlink_to(store / "mlflow.db")
+    assert status("/") == status("/model.json") == 200
+    outside = ("/../mlflow.db", "/%2e%2e/mlflow.db", "/link", "/sub/", "/gone", "//etc/passwd")
+    assert {path: status(path) for path in outside} == dict.fromkeys(outside, 404)
+    assert status("/", host="evil.example") == 404
+
+    port = address.rsplit(":", 1)[1]
+    assert cli.run(["serve", "--port", port]) == 1
+    err = capsys.readouterr().err
+    assert f"port={port} cannot be used" in err
+    assert "free is -P port=" in err
+    assert cli.run(["serve", "--output", "nowhere"]) == 1
+    assert "first: mlflow run . -e convert" in capsys.readouterr().err
+
+
+def test_stops_cleanly_on_sigterm(out, store):
+    process = start(store, "serve", "--port", "18765")
+    process.stdout.readline()
+    process.terminate()
+    assert process.communicate(timeout=10)[1] == ""
+    assert process.returncode == 0
