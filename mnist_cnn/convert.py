@@ -9,7 +9,7 @@ import ctypes
 import os
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlflow
@@ -46,8 +46,9 @@ def convert(
 ) -> None:
     """Convert `model`, prove it in TensorFlow.js and put the files in the place of `output`."""
     target = Path(output).absolute()
+    options = asdict(Written(**options))
     settings = {"output": output, "quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
-    with tracked("convert", **({"model": model} if model else {}), **settings, **options):
+    with tracked("convert", **({"model": model} if model else {}), **options | settings):
         started = time.perf_counter()
         source = registry.find(model) if model else default_source()
         mlflow.set_tag("model_version", source.version)
@@ -68,7 +69,7 @@ def convert(
                 for width in widths:
                     folder = partial / width
                     folder.mkdir()
-                    written = replace(Written(**options), quantize=width)
+                    written = Written(**options | {"quantize": width})
                     tfjs.write(network, folder, written)
                     tried.append(_proof(folder, written, images, expected))
                 best = _choose(tried, quantize, max_accuracy_loss)
@@ -78,7 +79,7 @@ def convert(
                     images.labels is not None and source.tags.get("dataset") != "fashion_mnist"
                 )
                 if has_page:
-                    best |= _drawn(folder, str(options["output_format"]))
+                    best |= _drawn(folder, options["output_format"])
                     page.write(folder, _settings(images, expected[0], options))
                     mlflow.log_artifact(str(folder / "digits.html"))
                 _put_in_place(folder, target)
@@ -124,7 +125,7 @@ def _settings(images: Images, expected: np.ndarray, options: dict) -> page.Setti
     labels, probabilities = images.labels[: images.validation], expected[: images.validation]
     temperature = best_temperature(labels, probabilities)
     sure = sure_from(labels, calibrated(probabilities, temperature), SURE)
-    return page.Settings(str(options["output_format"]), temperature, sure)
+    return page.Settings(options["output_format"], temperature, sure)
 
 
 def default_source() -> registry.Source:
