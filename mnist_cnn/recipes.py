@@ -106,11 +106,10 @@ FAST = Recipe(
     network="compact",
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
     filters=(16, 32, 48),
-    epochs=2,
-    # The largest peak that was stable over seeds; one cycle reaches in 2 epochs what a
-    # constant rate does not in 10.
+    # One cycle reaches in a single epoch what classic's constant rate does in 10.
+    epochs=1,
     batch_size=64,
-    learning_rate=0.1,
+    learning_rate=0.15,
     schedule="one_cycle",
     nesterov=True,
     weight_decay=5e-4,
