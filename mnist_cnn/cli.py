@@ -18,6 +18,7 @@ from mnist_cnn.parameters import (
     Parameter,
     UserError,
     WrongParameter,
+    interval,
     number,
     one_of,
     pairs,
@@ -51,6 +52,21 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
     "promote": (
         "Make a version the champion: a person's own decision, and the way back.",
         {"version": Parameter("", "version number of mnist-cnn", whole(1, 10**9))},
+    ),
+    "tune": (
+        "Sweep filter counts, learning rate and more with Optuna; register the best.",
+        {
+            **_TRAIN,
+            "trials": Parameter("20", "finished trials in all", whole(1, 100_000)),
+            "study": Parameter("mnist-cnn", "name of the study; an existing one goes on", TEXT),
+            "storage": Parameter("sqlite:///tune.db", "database of the study", TEXT),
+            "epochs": Parameter("3", "of each trial", whole(1, 1000)),
+            "timeout": Parameter("0", "seconds until no trial begins; 0: none", whole(0, 10**7)),
+            "filters_choices": Parameter(
+                "8,16,24,32,48,64", "what each convolution may have", wholes(1, 1024, "the choices")
+            ),
+            "learning_rate_range": Parameter("0.02,0.5", "of the learning rate", interval(0, 10)),
+        },
     ),
     "convert": (
         "Write a model as TensorFlow.js files that are proven to answer as Keras does.",
@@ -171,7 +187,8 @@ def usage(verb: str) -> str:
     if "recipe" in parameters:
         for recipe in RECIPES.values():
             lines += ["", f"hyperparameters of recipe={recipe.name} ({recipe.claim}):"]
-            lines += _described(as_parameters(recipe))
+            own = as_parameters(recipe)
+            lines += _described({n: own[n] for n in own if n not in parameters})
     return "\n".join(lines)
 
 

@@ -69,6 +69,19 @@ def number(low: float, high: float, above: bool = False) -> Kind:
     return Kind(f"a number {'above' if above else 'from'} {low:g} to {high:g}", parse)
 
 
+def interval(low: float, high: float) -> Kind:
+    """Two numbers LOW,HIGH with low < LOW < HIGH <= high."""
+    one = number(low, high, above=True)
+
+    def parse(text: str) -> tuple[float, ...]:
+        first, second = (one.parse(part) for part in text.split(","))
+        if first >= second:
+            raise ValueError
+        return first, second
+
+    return Kind(f"two numbers LOW,HIGH, rising, above {low:g} and up to {high:g}", parse)
+
+
 def one_of(*names: str) -> Kind:
     """One of some words."""
 

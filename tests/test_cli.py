@@ -36,6 +36,8 @@ REFUSED = {
     ),
     "benchmark, wrong override": (["benchmark", "--recipes", "fast:epoch=3"], "epochs"),
     "benchmark, wrong seeds": (["benchmark", "--seeds", "1,a"], "seeds='1,a'"),
+    "tune, falling range": (["tune", "--learning_rate_range", "0.5,0.1"], "learning_rate_range="),
+    "tune, no trial": (["tune", "--trials", "0"], "trials='0'"),
     "no version": (["promote"], "version="),
 }
 

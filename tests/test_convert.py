@@ -113,7 +113,7 @@ def test_killed_convert_leaves_output_whole(champion, store, moment):
     # The real test images: proving them takes seconds, so the kill falls into the proof.
     own = ["--model", "long.keras", "--output", "killed"]
     process = start(store, "convert", *own)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while not (partial / "model.json").exists() and time.monotonic() < until:
         time.sleep(0.005)
     time.sleep(0.5 if moment == "proof running" else 0)

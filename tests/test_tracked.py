@@ -190,7 +190,7 @@ def whole():
         registry.load(registry.find(f"models:/{registry.NAME}/{version}"))
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     until = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
@@ -226,7 +226,7 @@ def test_two_at_once_both_finish(first, store, small):
     before = versions()
     both = [start(store, "train", "--dataset", str(small), "--seed", str(i)) for i in range(2)]
     for process in both:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         assert "Epoch 1/" in out
         for noise in ("cuda", "onednn", "tensorrt", "computation_placer", "traceback"):
@@ -266,7 +266,7 @@ def test_a_real_server_does_the_same(tmp_path, small, store):
         wait_for(healthy, server)
         arguments = ["main", "--dataset", str(small), "--epochs", "1"]
         process = start(tmp_path, *arguments, MLFLOW_TRACKING_URI=address)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
         assert set(client.get_registered_model(registry.NAME).aliases) == {"candidate", "champion"}

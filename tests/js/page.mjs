@@ -31,7 +31,7 @@ page.on('pageerror', (error) => told.problems.push(String(error)));
 page.on('request', (request) => told.requests.push(request.url().slice(0, 200)));
 
 await page.goto(job.url);
-await page.waitForSelector('#answer[data-ready]', {timeout: 60000});
+await page.waitForSelector('#answer[data-ready]', {timeout: 240000});
 const answer = () => page.$eval('#answer', (e) => ({...e.dataset, text: e.textContent}));
 const settle = () => page.evaluate(() => new Promise((done) =>
   requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))));
