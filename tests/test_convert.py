@@ -1,7 +1,9 @@
 """From the registry to files that TensorFlow.js answers from; `output` is always whole."""
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from hashlib import sha256
 
@@ -96,6 +98,29 @@ def test_other_peoples_folders_and_files_are_not_touched(champion, store, capsys
     assert cli.run(["convert", "--output", "photos/cat.png/out"]) == 1
     assert "Traceback" not in capsys.readouterr().err
     assert files(store / "photos") == {"cat.png": sha256(b"cat").hexdigest()}
+
+
+def test_read_only_output_is_one_sentence(champion, store, capsys):
+    assert cli.run(["convert", "--output", "/proc/out"]) == 1
+    err = capsys.readouterr().err
+    assert "output=/proc/out cannot be written" in err
+    assert "Traceback" not in err
+
+
+def test_full_disk_is_one_sentence_and_leaves_nothing(champion, store, capsys):
+    disk = store / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        assert cli.run(["convert", "--output", str(disk / "out")]) == 1
+        err = capsys.readouterr().err
+        assert "cannot be written: No space left on device." in err
+        assert "Traceback" not in err
+        assert [path.name for path in disk.iterdir()] in ([], [".out.lock"])
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("moment", ["partial written", "proof running"])
