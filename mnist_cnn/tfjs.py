@@ -29,10 +29,10 @@ LAYERS = frozenset(
     """InputLayer Dense Flatten Reshape Permute RepeatVector Dropout SpatialDropout1D Activation
     ReLU LeakyReLU PReLU ELU Softmax Conv1D Conv2D Conv2DTranspose Conv3D DepthwiseConv2D
     SeparableConv2D Cropping2D UpSampling2D ZeroPadding2D AveragePooling1D AveragePooling2D
-    AveragePooling3D MaxPooling1D MaxPooling2D MaxPooling3D GlobalAveragePooling1D
+    AveragePooling3D MaxPooling1D MaxPooling2D GlobalAveragePooling1D
     GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D Add Average Concatenate Maximum
     Minimum Multiply Dot BatchNormalization LayerNormalization Embedding Rescaling GaussianNoise
-    GaussianDropout Sequential Functional""".split()
+    GaussianDropout Normalization Sequential Functional""".split()
 )
 ACTIVATIONS = {"silu": "swish"} | {
     name: name
@@ -86,6 +86,7 @@ def _write_layers(
         [
             {"name": _weight_name(layer, weight), "data": np.asarray(weight.numpy())}
             for weight in layer.weights
+            if not (type(layer).__name__ == "Normalization" and weight.name == "count")
         ]
         for layer in _leaves(model)
         if layer.weights
@@ -145,8 +146,12 @@ def _tensorflowjs(name: str) -> ModuleType:
 
 def _weight_name(layer: keras.Layer, weight: keras.Variable) -> str:
     # Keras 3 calls it kernel, as in every convolution; Keras 2 did not.
-    depthwise = type(layer).__name__ == "DepthwiseConv2D" and weight.name == "kernel"
-    return f"{layer.name}/{'depthwise_kernel' if depthwise else weight.name}"
+    renamed = {
+        ("DepthwiseConv2D", "kernel"): "depthwise_kernel",
+        ("Normalization", "mean"): "moving_mean",
+        ("Normalization", "variance"): "moving_variance",
+    }
+    return f"{layer.name}/{renamed.get((type(layer).__name__, weight.name), weight.name)}"
 
 
 def _leaves(model: keras.Model) -> list[keras.Layer]:
@@ -187,6 +192,8 @@ def _layer(layer: dict[str, Any], siblings: set[str] = frozenset()) -> dict[str,
                 f"would ignore; only {neutral!r} can be converted to tfjs_layers_model."
             )
 
+    if kind == "Normalization":
+        kind, config = "BatchNormalization", _as_batch_normalization(name, config)
     if "layers" in config:
         models = {inner["config"]["name"] for inner in config["layers"] if _is_model(inner)}
         config["layers"] = [_layer(inner, models) for inner in config["layers"]]
@@ -206,6 +213,18 @@ def _layer(layer: dict[str, Any], siblings: set[str] = frozenset()) -> dict[str,
         rewritten["name"] = layer["name"]
         rewritten["inbound_nodes"] = [_inbound(call, siblings) for call in layer["inbound_nodes"]]
     return rewritten
+
+
+def _as_batch_normalization(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What an adapted Normalization of the last axis does, as the layer TensorFlow.js has."""
+    if config["axis"] not in (-1, [-1], (-1,)) or config["mean"] is not None or config["invert"]:
+        raise UserError(
+            f"layer {name!r} (Normalization) can be converted only as adapt() leaves it, with "
+            "axis=-1 and without mean, variance or invert."
+        )
+    fixed = {"axis": -1, "momentum": 0.99, "center": False, "scale": False}
+    # Keras bounds the standard deviation from below by 1e-7, its square here.
+    return {"name": name, "dtype": config["dtype"], "epsilon": 1e-14, **fixed}
 
 
 def _value(layer: str, key: str, value: Any) -> Any:

@@ -32,6 +32,17 @@ def shared():
     return keras.Model([a, b], layers.Multiply()([dense(a), dense(b)]))
 
 
+def merged(layer):
+    a, b = layers.Input((5,)), layers.Input((5,))
+    return keras.Model([a, b], layer([a, b]))
+
+
+def adapted():
+    normalise = layers.Normalization(name="adapted")
+    normalise.adapt(np.random.default_rng(0).normal(3, 2, (20, 8, 8, 3)))
+    return normalise
+
+
 def nested():
     inner = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.ReLU()])
     x = layers.Input((8, 8, 3))
@@ -69,6 +80,26 @@ MODELS = {
         layers.Conv2D(2, 3, kernel_regularizer="l2", kernel_constraint="max_norm")
     ),
     "residual add": residual,
+    "Normalization": lambda: sequential(adapted()),
+    "Conv3D": lambda: sequential(layers.Conv3D(2, 2), shape=(5, 6, 6, 2)),
+    "AveragePooling3D": lambda: sequential(layers.AveragePooling3D(2), shape=(4, 4, 4, 2)),
+    "AveragePooling1D": lambda: sequential(layers.AveragePooling1D(2), shape=(8, 3)),
+    "GlobalAveragePooling1D": lambda: sequential(layers.GlobalAveragePooling1D(), shape=(8, 3)),
+    "GlobalMaxPooling1D": lambda: sequential(layers.GlobalMaxPooling1D(), shape=(8, 3)),
+    "RepeatVector, Softmax": lambda: sequential(
+        layers.RepeatVector(3), layers.Softmax(), shape=(4,)
+    ),
+    "Embedding": lambda: sequential(layers.ReLU(max_value=3), layers.Embedding(5, 4), shape=(7,)),
+    "noise of training": lambda: sequential(
+        layers.GaussianNoise(0.1),
+        layers.GaussianDropout(0.1),
+        layers.SpatialDropout1D(0.1),
+        shape=(7, 2),
+    ),
+    "Average": lambda: merged(layers.Average()),
+    "Maximum": lambda: merged(layers.Maximum()),
+    "Minimum": lambda: merged(layers.Minimum()),
+    "Dot": lambda: merged(layers.Dot(axes=1)),
     "two inputs, two outputs": two_in_two_out,
     "shared layer": shared,
     "nested model": nested,
@@ -79,6 +110,8 @@ def compared(model, folder, **options):
     """The largest difference between Keras and TensorFlow.js on random inputs."""
     rng = np.random.default_rng(0)
     for weight in model.weights:  # so that moving averages and biases count
+        if "adapted" in weight.path:
+            continue
         weight.assign(rng.uniform(0.1, 1.0, weight.shape) / max(1, np.sqrt(weight.shape[0])))
     inputs = [rng.normal(size=(4, *t.shape[1:])).astype(np.float32) for t in model.inputs]
     folder.mkdir()
@@ -114,6 +147,15 @@ REFUSED = {
     "GroupNormalization": (lambda: sequential(layers.GroupNormalization(3)), "GroupNormalization"),
     "activation": (lambda: sequential(layers.Dense(2, activation="glu", name="d")), "'d' has"),
     "keepdims": (lambda: sequential(layers.GlobalMaxPooling2D(keepdims=True)), "keepdims=True"),
+    "Normalization by hand": (
+        lambda: sequential(layers.Normalization(mean=1.0, variance=2.0, name="n")),
+        "'n' (Normalization)",
+    ),
+    # TensorFlow.js has it, but takes 0 for the maximum of negative numbers.
+    "MaxPooling3D": (
+        lambda: sequential(layers.MaxPooling3D(2), shape=(4, 4, 4, 2)),
+        "MaxPooling3D",
+    ),
     "leaky ReLU": (lambda: sequential(layers.ReLU(negative_slope=0.1)), "negative_slope=0.1"),
 }
 

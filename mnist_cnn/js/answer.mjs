@@ -45,7 +45,13 @@ const answer = (from, to) => tf.tidy(() => {
     shape: tensor.shape.slice(1), values: tensor.dataSync()}));
 });
 
-answer(0, Math.min(job.batch, job.count)); // compiles and allocates
+try {
+  answer(0, Math.min(job.batch, job.count)); // compiles and allocates
+} catch (error) {
+  if (!/not registered/.test(error.message)) throw error;
+  await tf.setBackend('cpu'); // WebAssembly lacks a few kernels: Conv3D, softplus, ...
+  answer(0, Math.min(job.batch, job.count));
+}
 const started = performance.now();
 const batches = [];
 for (let from = 0; from < job.count; from += job.batch) {
