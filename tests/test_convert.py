@@ -100,23 +100,19 @@ def test_other_peoples_folders_and_files_are_not_touched(champion, store, capsys
     assert files(store / "photos") == {"cat.png": sha256(b"cat").hexdigest()}
 
 
-def test_read_only_output_is_one_sentence(champion, store, capsys):
-    assert cli.run(["convert", "--output", "/proc/out"]) == 1
-    err = capsys.readouterr().err
-    assert "output=/proc/out cannot be written" in err
-    assert "Traceback" not in err
-
-
-def test_full_disk_is_one_sentence_and_leaves_nothing(champion, store, capsys):
-    disk = store / "disk"
+@pytest.mark.parametrize(
+    ("options", "says"), [("size=64k", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_full_or_read_only_disk_is_one_sentence(champion, store, capsys, options, says):
+    disk = store / f"disk_{options}"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount a small disk")
     try:
         assert cli.run(["convert", "--output", str(disk / "out")]) == 1
         err = capsys.readouterr().err
-        assert "cannot be written: No space left on device." in err
+        assert f"cannot be written: {says}." in err
         assert "Traceback" not in err
         assert [path.name for path in disk.iterdir()] in ([], [".out.lock"])
     finally:
