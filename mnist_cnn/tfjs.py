@@ -7,6 +7,7 @@ and only the weight writer is the converter's own.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import importlib
 import json
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn import node
-from mnist_cnn.backend import keras, no_noise
+from mnist_cnn.backend import keras, no_noise, tf
 from mnist_cnn.parameters import UserError
 
 # Layers of TensorFlow.js 4.22 that mean the same in Keras 3.
@@ -63,12 +64,16 @@ class Written:
 
 
 def write(model: keras.Model, folder: Path, options: Written) -> None:
-    """Write model.json and its shards to `folder`. Raises UserError for what cannot be written."""
+    """Write model.json and its shards to `folder`.
+
+    Raises UserError for what cannot be written in TensorFlow.js, OSError for a full disk.
+    """
     quantization = {} if options.quantize == "none" else {options.quantize: "*"}
-    if options.output_format == "tfjs_graph_model":
-        _write_graph(model, folder, options, quantization)
-    else:
-        _write_layers(model, folder, options, quantization)
+    to_files = _write_graph if options.output_format == "tfjs_graph_model" else _write_layers
+    try:
+        to_files(model, folder, options, quantization)
+    except tf.errors.ResourceExhaustedError as error:  # the writer's own file layer
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     if options.metadata:
         path = folder / "model.json"
         content = json.loads(path.read_text()) | {
