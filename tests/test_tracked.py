@@ -224,7 +224,8 @@ def test_killed_train_moves_nothing_and_the_next_one_works(first, store, small, 
 
 def test_two_at_once_both_finish(first, store, small):
     before = versions()
-    both = [start(store, "train", "--dataset", str(small), "--seed", str(i)) for i in range(2)]
+    command = ["train", "--dataset", str(small), "--epochs", "2", "--seed"]
+    both = [start(store, *command, str(i)) for i in range(2)]
     for process in both:
         out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
