@@ -58,6 +58,9 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
         {
             **_TRAIN,
             "trials": Parameter("20", "finished trials in all", whole(1, 100_000)),
+            "workers": Parameter(
+                "0", "processes that share the cores; 0: a core each", whole(0, 64)
+            ),
             "study": Parameter("mnist-cnn", "name of the study; an existing one goes on", TEXT),
             "storage": Parameter("sqlite:///tune.db", "database of the study", TEXT),
             "epochs": Parameter("3", "of each trial", whole(1, 1000)),
@@ -66,6 +69,17 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
                 "8,16,24,32,48,64", "what each convolution may have", wholes(1, 1024, "the choices")
             ),
             "learning_rate_range": Parameter("0.02,0.5", "of the learning rate", interval(0, 10)),
+            "objective": Parameter(
+                "accuracy",
+                "front: search accuracy against parameters, keep the cheapest as good as the best",
+                one_of("accuracy", "front"),
+            ),
+            "sampler": Parameter(
+                "tpe", "how to choose; random to compare", one_of("tpe", "random")
+            ),
+            "pruner": Parameter(
+                "hyperband", "how to stop early; none to compare", one_of("hyperband", "none")
+            ),
         },
     ),
     "convert": (

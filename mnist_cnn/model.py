@@ -12,7 +12,7 @@ layers = keras.layers
 
 def build(recipe: Recipe) -> keras.Model:
     """The uncompiled network of `recipe`, initialised from Keras's global seed."""
-    networks = {"classic": _classic, "compact": _compact}
+    networks = {"classic": _classic, "compact": _compact, "deep": _deep}
     stack = [layers.Input((28, 28, 1)), *networks[recipe.network](recipe)]
     return keras.Sequential(stack, name=recipe.name)
 
@@ -52,6 +52,29 @@ def _compact(recipe: Recipe) -> list[keras.Layer]:
         # Its averages must settle within a few hundred steps, hence 0.9 and not Keras's 0.99.
         layers.BatchNormalization(momentum=0.9),
         layers.ReLU(),
+        layers.Flatten(),
+        *_output(recipe),
+    ]
+
+
+def _deep(recipe: Recipe) -> list[keras.Layer]:
+    """Two pairs of convolutions, each with BatchNorm, at the full and at half the resolution."""
+
+    def conv(filters: int) -> list[keras.Layer]:
+        return [
+            layers.Conv2D(filters, 3, use_bias=False, kernel_initializer="he_uniform"),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+        ]
+
+    first, second, third, fourth = recipe.filters
+    return [
+        *conv(first),
+        *conv(second),
+        layers.MaxPooling2D(2),
+        *conv(third),
+        *conv(fourth),
+        layers.MaxPooling2D(2),
         layers.Flatten(),
         *_output(recipe),
     ]

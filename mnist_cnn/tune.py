@@ -6,142 +6,206 @@ here or with a shared storage on another machine, joins in. `trials` is the tota
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlflow
 import numpy as np
 import optuna
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial, TrialState
 
-from mnist_cnn import registry
+from mnist_cnn import registry, sweep
 from mnist_cnn.backend import keras
 from mnist_cnn.data import Training, load_training
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
-from mnist_cnn.tracking import environment, log_params, tracked
+from mnist_cnn.sweep import Search
+from mnist_cnn.tracking import cores, environment, log_params, process_name, tracked
 from mnist_cnn.train import LogEpochs, train_version
 from mnist_cnn.training import fit
 
-HEARTBEAT = 5  # seconds; a trial silent for three of them is dead, and tried again
 SEEDS = 3  # of the best configuration at the end, so that luck is seen
-FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-PLOTS = {
-    "history": optuna.visualization.plot_optimization_history,
-    "importance": optuna.visualization.plot_param_importances,
-    "slice": optuna.visualization.plot_slice,
-    "parallel coordinate": optuna.visualization.plot_parallel_coordinate,
-    "intermediate values": optuna.visualization.plot_intermediate_values,
-}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that a worker needs to know."""
+
+    search: Search
+    dataset: str
+    study: str
+    storage: str
+    trials: int
+    timeout: int
+    parent: str  # the run in MLflow above those of the trials
 
 
 def tune(
     recipe: Recipe,
     trials: int,
+    workers: int,
     study: str,
     storage: str,
     epochs: int,
     timeout: int,
     seed: int,
     dataset: str,
-    **ranges: tuple,
+    **space: Any,
 ) -> None:
     """Sweep, then train the best with several seeds, register and evaluate it."""
     base = replace(recipe, epochs=epochs)
-    shown = {name: as_text(values) for name, values in ranges.items()}
-    settings = {"study": study, "storage": _without_password(storage), "trials": trials, **shown}
-    with tracked("tune", seed=seed, dataset=dataset, **settings, **hyperparameters(base)) as run:
+    workers = min(workers or cores(), trials)
+    settings = {"seed": seed, "dataset": dataset, "study": study, "trials": trials}
+    settings |= {"storage": sweep.without_password(storage), "workers": workers}
+    shown = {name: as_text(value) for name, value in space.items()}
+    with tracked("tune", **settings, **shown, **hyperparameters(base)) as run:
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
-        sweep = _study(study, storage, repr((base, ranges, data.digest)), seed, epochs)
-        _optimise(sweep, base, ranges, data, seed, trials, timeout)
+        search = Search(base, seed, data.digest, **space)
+        task = Sweep(search, dataset, study, storage, trials, timeout, run.info.run_id)
+        opened = _open(task, worker=0)
+        complete = sweep.finished(opened) >= trials
+        try:
+            _work_together(task, workers, data)
+        except KeyboardInterrupt:
+            done = sweep.finished(opened)
+            raise UserError(
+                f"interrupted after {done} of {trials} trials; the same command goes on."
+            ) from None
+        finally:
+            _log_sweep(opened)
 
-        finished = [trial for trial in sweep.trials if trial.state in FINISHED]
-        best = replace(base, **_settings(sweep.best_trial.params))
-        _log_sweep(sweep, best)
-        scores = [_score(best, data, seed + i) for i in range(2, SEEDS + 1)]
-        before = [_score(base, data, seed + i) for i in range(1, SEEDS + 1)]
-        version = train_version(best, seed + 1, dataset)
-        source = registry.find(f"models:/{registry.NAME}/{version}")
-        registry.tag(source, {"study": study, "tune_run": run.info.run_id})
-        scores.append(float(source.tags["val_accuracy"]))
-        mlflow.log_metrics(
-            {
-                "best_val_accuracy": float(np.mean(scores)),
-                "recipe_val_accuracy": float(np.mean(before)),
-                "finished_trials": len(finished),
-            }
-        )
+        # Of several machines only the one that ended the last trial goes on to the end.
+        if complete or _last(opened).user_attrs["parent"] == run.info.run_id:
+            _train_the_best(opened, task, data)
+        else:
+            print("The last trial ended elsewhere; the best is trained there.")
+
+
+def _work_together(task: Sweep, workers: int, data: Training) -> None:
+    """Run the trials: here if there is one worker, else in processes that share out the cores."""
+    if workers == 1:
+        _work(task, 0, data)
+        return
+    # A fresh interpreter each: TensorFlow sizes its threads by the cores it finds at its start.
+    context = multiprocessing.get_context("spawn")
+    where = (mlflow.get_tracking_uri(), mlflow.active_run().info.experiment_id)
+    processes = [context.Process(target=_worker, args=(task, i, where)) for i in range(workers)]
+    try:
+        for i, process in enumerate(processes):
+            with _on_share(i, workers):
+                process.start()
+        for process in processes:
+            process.join()
+    except KeyboardInterrupt:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGINT)
+                process.join(30)
+        raise
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+    died = [process.exitcode for process in processes if process.exitcode]
+    if died:
+        print(f"{len(died)} of {workers} workers died (exit codes {died}).")
+    if len(died) == workers:
+        raise UserError("every worker died; the same command goes on.")
+
+
+@contextmanager
+def _on_share(worker: int, workers: int) -> Iterator[None]:
+    """Give a process that is started inside a share of the cores of its own, where Linux can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    mine = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, mine[worker % len(mine) :: workers])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def _worker(task: Sweep, worker: int, where: tuple[str, str]) -> None:
+    """The whole life of a worker process."""
+    try:
+        mlflow.set_tracking_uri(where[0])
+        mlflow.set_experiment(experiment_id=where[1])
+        _work(task, worker, load_training(task.dataset))
+    except KeyboardInterrupt:
+        raise SystemExit(1) from None  # the parent says how to go on
+
+
+def _work(task: Sweep, worker: int, data: Training) -> None:
+    study = _open(task, worker)
+    started, before = time.monotonic(), sweep.finished(study)
+
+    def objective(trial: optuna.Trial) -> float | tuple[float, int]:
+        return _trial(trial, task, data)
+
+    def progress() -> None:
+        trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)
+        pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+        best = max((trial.values[0] for trial in trials if trial.values), default=0.0)
+        pace = (time.monotonic() - started) / max(1, len(trials) - before)
+        left = pace * max(0, task.trials - len(trials))
         print(
-            f"{len(finished)} trials finished. val_accuracy over {SEEDS} seeds: best "
-            f"{_spread(scores)}, recipe {recipe.name} as it is {_spread(before)}."
+            f"{len(trials)} of {task.trials} trials, {pruned} pruned, best val_accuracy "
+            f"{best:.4f}, about {left / 60:.1f} minutes left",
+            flush=True,
         )
-        evaluate(f"models:/{registry.NAME}/{version}", dataset, promote=True)
+
+    if worker == 0 and before < task.trials:
+        print(f"Study {task.study}: Ctrl-C stops; the same command goes on.", flush=True)
+    sweep.run_trials(study, objective, task.trials, task.timeout, progress)
 
 
-def suggest(trial: optuna.Trial, recipe: Recipe, ranges: dict[str, tuple]) -> Recipe:
-    """The search space: a recipe from what Optuna suggests."""
-    for i in range(len(recipe.filters)):
-        trial.suggest_categorical(f"filters_{i + 1}", ranges["filters_choices"])
-    trial.suggest_float("learning_rate", *ranges["learning_rate_range"], log=True)
-    trial.suggest_categorical("batch_size", (32, 64, 128))
-    trial.suggest_float("label_smoothing", 0.0, 0.2)
-    return replace(recipe, **_settings(trial.params))
+def _open(task: Sweep, worker: int) -> optuna.Study:
+    def on_death(trial: FrozenTrial) -> None:
+        if "mlflow_run" in trial.user_attrs:
+            client = mlflow.MlflowClient()
+            client.set_tag(trial.user_attrs["mlflow_run"], "state", "failed")
+            client.set_terminated(trial.user_attrs["mlflow_run"], "KILLED")
+
+    return sweep.open_study(task.study, task.storage, task.search, worker, on_death)
 
 
-def _settings(params: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters of a recipe from Optuna's parameters: filters_1, ... become `filters`."""
-    filters = tuple(value for name, value in params.items() if name.startswith("filters_"))
-    others = {name: value for name, value in params.items() if not name.startswith("filters_")}
-    return {"filters": filters, **others}
-
-
-def _optimise(
-    sweep: optuna.Study,
-    base: Recipe,
-    ranges: dict[str, tuple],
-    data: Training,
-    seed: int,
-    trials: int,
-    timeout: int,
-) -> None:
-    def objective(trial: optuna.Trial) -> float:
-        chosen = suggest(trial, base, ranges)
-        with mlflow.start_run(run_name=f"trial {trial.number}", nested=True) as run:
-            trial.set_user_attr("mlflow_run", run.info.run_id)
-            mlflow.set_tags({"verb": "trial", "study": sweep.study_name})
-            log_params(hyperparameters(chosen) | {"trial": trial.number})
-            try:
-                fitted = fit(chosen, data, seed, [LogEpochs(), _Report(trial)])
-            except optuna.TrialPruned:
-                mlflow.set_tag("state", "pruned")
-                raise
-            mlflow.set_tag("state", "finished")
-            mlflow.log_metrics(
-                {
-                    "train_seconds": fitted.train_seconds,
-                    "parameter_count": fitted.model.count_params(),
-                }
-            )
-        trial.set_user_attr("parameter_count", fitted.model.count_params())
-        trial.set_user_attr("train_seconds", fitted.train_seconds)
-        return fitted.history["val_accuracy"][-1]
-
-    def progress(sweep: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        done = [other for other in sweep.trials if other.state in FINISHED]
-        pruned = sum(other.state == optuna.trial.TrialState.PRUNED for other in done)
-        best = f"{sweep.best_value:.4f}" if len(done) > pruned else "none"
-        print(f"{len(done)} of {trials} trials, {pruned} pruned, best {best}", flush=True)
-
-    enough = optuna.study.MaxTrialsCallback(trials, FINISHED)
-    if sum(trial.state in FINISHED for trial in sweep.trials) < trials:
-        print(f"Study {sweep.study_name}: Ctrl-C stops; the same command goes on.", flush=True)
-        sweep.optimize(objective, timeout=timeout or None, callbacks=[progress, enough])
-    if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in sweep.trials):
-        raise UserError(f"study={sweep.study_name} has no completed trial yet: give it more time.")
+def _trial(trial: optuna.Trial, task: Sweep, data: Training) -> float | tuple[float, int]:
+    """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
+    chosen = task.search.suggest(trial)
+    front = task.search.objective == "front"
+    callbacks = [LogEpochs(), _Orphaned(), *([] if front else [_Report(trial)])]
+    with mlflow.start_run(
+        run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent
+    ) as run:
+        trial.set_user_attr("mlflow_run", run.info.run_id)
+        trial.set_user_attr("parent", task.parent)
+        mlflow.set_tags({"verb": "trial", "study": task.study, "process": process_name()})
+        log_params(hyperparameters(chosen) | {"trial": trial.number})
+        try:
+            fitted = fit(chosen, data, task.search.seed, callbacks, quiet=True)
+        except optuna.TrialPruned:
+            fitted = None
+        mlflow.set_tag("state", "finished" if fitted else "pruned")
+        if fitted:
+            cost = fitted.model.count_params()
+            trial.set_user_attr(sweep.COST, cost)
+            trial.set_user_attr("train_seconds", fitted.train_seconds)
+            mlflow.log_metrics({"train_seconds": fitted.train_seconds, sweep.COST: cost})
+    # Raised outside of the run: pruned is not failed.
+    if not fitted:
+        raise optuna.TrialPruned
+    accuracy = fitted.history["val_accuracy"][-1]
+    return (accuracy, cost) if front else accuracy
 
 
 class _Report(keras.callbacks.Callback):
@@ -157,71 +221,56 @@ class _Report(keras.callbacks.Callback):
             raise optuna.TrialPruned
 
 
-def _study(name: str, storage: str, definition: str, seed: int, epochs: int) -> optuna.Study:
-    """The study of that name, new or gone on with. Raises UserError if it is another search."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    retry = optuna.storages.RetryFailedTrialCallback(max_retry=2)
+class _Orphaned(keras.callbacks.Callback):
+    """Ends a worker whose parent was killed; its trial counts as dead and is tried again."""
 
-    def dead(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if "mlflow_run" in trial.user_attrs:
-            mlflow.MlflowClient().set_terminated(trial.user_attrs["mlflow_run"], "KILLED")
-        retry(study, trial)
-
-    try:
-        database = optuna.storages.RDBStorage(
-            storage,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=3 * HEARTBEAT,
-            failed_trial_callback=dead,
-        )
-        study = optuna.create_study(
-            storage=database,
-            study_name=name,
-            load_if_exists=True,
-            direction="maximize",
-            pruner=optuna.pruners.HyperbandPruner(1, epochs),
-        )
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = type(error).__name__
-        raise UserError(f"storage={_without_password(storage)} cannot be used: {reason}.") from None
-    # The random stream must not begin anew when a study goes on.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), constant_liar=True)
-    digest = hashlib.sha256(definition.encode()).hexdigest()[:16]
-    if study.user_attrs.setdefault("definition", digest) != digest:
-        raise UserError(
-            f"study={name} exists with another recipe, search space or dataset; "
-            "choose another name for this one."
-        )
-    study.set_user_attr("definition", digest)
-    return study
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        parent = multiprocessing.parent_process()
+        if parent and not parent.is_alive():
+            raise SystemExit(1)
 
 
-def _log_sweep(sweep: optuna.Study, best: Recipe) -> None:
-    mlflow.log_text(sweep.trials_dataframe().to_csv(index=False), "trials.csv")
+def _last(study: optuna.Study) -> FrozenTrial:
+    trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)
+    return max(trials, key=lambda trial: (trial.datetime_complete, trial.number))
+
+
+def _log_sweep(study: optuna.Study) -> None:
+    mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
+    mlflow.log_text(sweep.report(study), "study.html")
+    mlflow.log_metric("finished_trials", sweep.finished(study))
+
+
+def _train_the_best(study: optuna.Study, task: Sweep, data: Training) -> None:
+    """Train the best and the recipe as it is with other seeds; register and evaluate the best."""
+    base, seed = task.search.recipe, task.search.seed
+    best = task.search.described(sweep.best_trial(study, len(data.validation)))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
-    parts = []
-    for name, plot in PLOTS.items():
-        try:
-            figure = plot(sweep)
-        except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
-            parts.append(f"<p>{name}: {error}</p>")
-            continue
-        # plotly itself stands in the page once: it opens without a network.
-        parts.append(figure.to_html(full_html=False, include_plotlyjs="<script" not in str(parts)))
-    mlflow.log_text("<!doctype html><meta charset=utf-8>" + "\n".join(parts), "study.html")
+    print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
+
+    scores = [_score(best, data, seed + i) for i in range(2, SEEDS + 1)]
+    before = [_score(base, data, seed + i) for i in range(1, SEEDS + 1)]
+    version = train_version(best, seed + 1, task.dataset)
+    source = registry.find(f"models:/{registry.NAME}/{version}")
+    registry.tag(source, {"study": task.study, "tune_run": task.parent})
+    scores.append(float(source.tags["val_accuracy"]))
+    mlflow.log_metrics(
+        {
+            "best_val_accuracy": float(np.mean(scores)),
+            "recipe_val_accuracy": float(np.mean(before)),
+        }
+    )
+    print(
+        f"val_accuracy over {SEEDS} seeds: best {_spread(scores)}, recipe {base.name} as it is "
+        f"{_spread(before)}."
+    )
+    evaluate(source.uri, task.dataset, promote=True)
 
 
 def _score(recipe: Recipe, data: Training, seed: int) -> float:
-    return fit(recipe, data, seed).history["val_accuracy"][-1]
+    return fit(recipe, data, seed, quiet=True).history["val_accuracy"][-1]
 
 
 def _spread(values: list[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
-
-
-def _without_password(storage: str) -> str:
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        raise UserError("storage is not a database URL like sqlite:///tune.db.") from None

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -44,6 +49,47 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         yield folder
+
+
+def wait_for(condition, process, seconds=600):
+    """Until `condition` holds, or `process` has ended."""
+    until = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+@contextmanager
+def served(folder: Path, database: str = "") -> Iterator[str]:
+    """Address of a real tracking server that keeps its files in `folder`."""
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port),
+            *("--backend-store-uri", database or f"sqlite:///{folder}/server.db"),
+            *("--artifacts-destination", str(folder / "artifacts"), "--workers", "1"),
+        ],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def healthy() -> bool:
+        try:
+            return urllib.request.urlopen(f"{address}/health", timeout=1).status == 200
+        except OSError:
+            return False
+
+    try:
+        wait_for(healthy, server)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:

@@ -2,12 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import mlflow
 import numpy as np
@@ -16,7 +10,7 @@ import pytest
 from mnist_cnn import cli, registry
 from mnist_cnn.data import load_test
 from mnist_cnn.model import predict
-from tests.conftest import start
+from tests.conftest import served, start, wait_for
 
 
 def versions():
@@ -190,12 +184,6 @@ def whole():
         registry.load(registry.find(f"models:/{registry.NAME}/{version}"))
 
 
-def wait_for(condition, process, seconds=600):
-    until = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-
-
 def metric_logged(known, name):
     def condition():
         run = last_run("train")
@@ -239,32 +227,7 @@ def test_two_at_once_both_finish(first, store, small):
 
 
 def test_a_real_server_does_the_same(tmp_path, small, store):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    address = f"http://127.0.0.1:{port}"
-    files = tmp_path / "server"
-    files.mkdir()
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port),
-            *("--backend-store-uri", f"sqlite:///{files}/server.db", "--workers", "1"),
-            *("--artifacts-destination", str(files / "artifacts")),
-        ],
-        cwd=files,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-
-        def healthy():
-            try:
-                return urllib.request.urlopen(f"{address}/health", timeout=1).status == 200
-            except (urllib.error.URLError, OSError):
-                return False
-
-        wait_for(healthy, server)
+    with served(tmp_path / "server") as address:
         arguments = ["main", "--dataset", str(small), "--epochs", "1"]
         process = start(tmp_path, *arguments, MLFLOW_TRACKING_URI=address)
         _, err = process.communicate(timeout=900)
@@ -274,6 +237,3 @@ def test_a_real_server_does_the_same(tmp_path, small, store):
         (run,) = client.search_runs(["0"], "tags.verb = 'evaluate'")
         assert "misclassified.png" in {f.path for f in client.list_artifacts(run.info.run_id)}
         assert not (tmp_path / "mlflow.db").exists()
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()

@@ -6,12 +6,12 @@ import mlflow
 import numpy as np
 import pytest
 
-from mnist_cnn.backend import keras
+from mnist_cnn.backend import keras, tf
 from mnist_cnn.data import Split, load_training
 from mnist_cnn.model import build, scaled
-from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
+from mnist_cnn.recipes import CLASSIC, FAST, RECIPES, TINY
 from mnist_cnn.train import LogEpochs
-from mnist_cnn.training import _batches, fit
+from mnist_cnn.training import _batches, distorted, fit
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,37 @@ def test_it_learns(training, recipe):
     assert fitted.train_seconds >= sum(history["epoch_seconds"])
 
 
-def test_same_seed_same_weights_bit_for_bit(training):
-    recipe = replace(FAST, epochs=1)
+def test_distortion_moves_every_image_differently_and_no_further_than_it_says(training):
+    images = tf.constant(training.train.x[:200])
+    again, other, none = (
+        distorted(images, strength, seed).numpy()
+        for strength, seed in ((1.0, [1, 2]), (1.0, [1, 3]), (0.0, [1, 2]))
+    )
+    once = distorted(images, 1.0, [1, 2]).numpy()
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+    np.testing.assert_array_equal(none, images)
+    # Ink is kept but for its size, ±10 % in each direction, and its centre moves by 2 pixels
+    # and what slant and size add around the middle of the image.
+    ink = once.sum(axis=(1, 2, 3)) / images.numpy().sum(axis=(1, 2, 3))
+    assert 0.75 < ink.min() < 0.95 < 1.05 < ink.max() < 1.3
+
+    def centres(stack):
+        weights = stack[..., 0] / stack.sum(axis=(1, 2, 3))[:, None, None]
+        return np.stack(
+            [
+                (weights * np.arange(28)).sum((1, 2)),
+                (weights.transpose(0, 2, 1) * np.arange(28)).sum((1, 2)),
+            ]
+        )
+
+    moved = np.abs(centres(once) - centres(images.numpy()))
+    assert 1.5 < moved.max() < 3.5
+
+
+@pytest.mark.parametrize("base", [FAST, TINY], ids=lambda recipe: recipe.name)
+def test_same_seed_same_weights_bit_for_bit(training, base):
+    recipe = replace(base, epochs=1)
     first, again, other = (
         [weight.tobytes() for weight in fit(recipe, training, seed).model.get_weights()]
         for seed in (3, 3, 4)
