@@ -53,7 +53,7 @@ class Recipe:
     distort: float = _hyper(
         0.0,
         number(0, 3),
-        "random distortion of each image; 1: up to 10 degrees, 10 % in size and slant, 2 pixels",
+        "random affine and elastic distortion of each image; 1: up to 10 degrees, 2 pixels, ...",
     )
 
 
