@@ -47,6 +47,11 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
             "model": Parameter("models:/mnist-cnn@candidate", "the model to evaluate", MODEL),
             "dataset": Parameter(None, "the images; by default those it was trained for", DATASET),
             "promote": Parameter("true", "make it champion if the rule allows", BOOLEAN),
+            "depth": Parameter(
+                "standard",
+                "full: corruptions at every strength, on all test images",
+                one_of("standard", "full"),
+            ),
         },
     ),
     "promote": (
@@ -118,9 +123,15 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
         "Train recipes side by side with several seeds; mean ± sd of accuracy and time.",
         {
             "recipes": Parameter(
-                "classic,bare,fast", "what to compare, the first as 1", SIDE_BY_SIDE
+                "classic,bare,fast,tiny,accurate", "what to compare, the first as 1", SIDE_BY_SIDE
             ),
             "seeds": Parameter("1,2,3,4,5", "seeds of each", wholes(0, 2**31 - 1, "the seeds")),
+            "images": Parameter(
+                "0", "numbers of training images to try; 0: all", wholes(0, 10**7, "the sizes")
+            ),
+            "threads": Parameter(
+                "0", "numbers of threads to try; 0: one a core", wholes(0, 1024, "the numbers")
+            ),
             "dataset": Parameter("mnist", "the images", DATASET),
         },
     ),

@@ -275,7 +275,7 @@ def _thickness(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
 
 
 def _elastic(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
-    """A smooth field moves each pixel; sigma 4 as in Simard et al. 2003, `strength` pixels sd / 2."""
+    """A smooth field moves each pixel; sigma 4 as in Simard et al. 2003; sd strength / 2."""
     field = ndimage.gaussian_filter(rng.uniform(-1, 1, (2, *x.shape)), (0, 0, 4, 4))
     field *= 0.5 * strength / field.std()
     index, rows, columns = np.mgrid[: len(x), :SIZE, :SIZE].astype(float)

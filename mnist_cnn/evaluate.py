@@ -10,22 +10,35 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 from mnist_cnn import plots, registry
 from mnist_cnn.backend import keras
+from mnist_cnn.card import model_card
 from mnist_cnn.data import Split, load_test, load_training
 from mnist_cnn.metrics import (
     accuracy_interval,
+    best_temperature,
+    bootstrap_interval,
+    calibrated,
     calibration,
     cross_entropy,
     expected_calibration_error,
+    per_class,
 )
 from mnist_cnn.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
 from mnist_cnn.tracking import tracked
+from mnist_cnn.weaknesses import behaviour, robust_figures, robustness, slices
+
+# Tags of a version that say how it was made.
+ORIGIN = ("recipe", "seed", "dataset", "dataset_digest", "parameter_count", "study")
 
 
-def evaluate(model: str, dataset: str | None, promote: bool) -> None:
+# The parts that take many answers look at the first images only, unless depth=full.
+CORRUPTED, BEHAVIOUR = 2000, 1000
+
+
+def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "standard") -> None:
     """Evaluate `model` on the test images of `dataset`, in a tracked run; promote it if proven."""
-    with tracked("evaluate", model=model, promote=promote):
+    with tracked("evaluate", model=model, promote=promote, depth=depth):
         source = registry.find(model)
         dataset = dataset or source.tags.get("dataset", "mnist")
         mlflow.set_tags({"dataset": dataset, "model_version": source.version})
@@ -36,38 +49,74 @@ def evaluate(model: str, dataset: str | None, promote: bool) -> None:
         started = time.perf_counter()
         probabilities = predict(network, test.x)
         seconds = time.perf_counter() - started
+        on_validation = predict(network, training.validation.x)
+        validation_right = on_validation.argmax(1) == training.validation.y
 
-        figures = summary(test, probabilities) | {"evaluate_seconds": seconds}
-        validation_right = (
-            predict(network, training.validation.x).argmax(1) == training.validation.y
-        )
-        figures["val_accuracy"] = float(validation_right.mean())
+        temperature = best_temperature(training.validation.y, on_validation)
+        figures = summary(test, probabilities, temperature)
+        figures |= {"evaluate_seconds": seconds, "val_accuracy": float(validation_right.mean())}
+        figures |= _log_weaknesses(network, test, probabilities, depth == "full")
         mlflow.log_metrics(figures)
-        log_report(test, probabilities, str(source))
+        log_report(test, probabilities, calibrated(probabilities, temperature), str(source))
+
+        right = probabilities.argmax(1) == test.y
+        classes, parts = per_class(test.y, probabilities.argmax(1)), slices(test, right)
+        mlflow.log_text(classes.to_csv(index=False), "per_class.csv")
+        mlflow.log_text(parts.to_csv(index=False), "slices.csv")
+        mlflow.set_tag("worst_slice", parts["slice"][0])
+        origin = {"dataset": dataset} | {k: v for k, v in source.tags.items() if k in ORIGIN}
+        card = model_card(str(source), origin, figures, classes, parts)
+        mlflow.log_text(card, "model_card.md")
         registry.tag(source, {name: f"{value:.4f}" for name, value in figures.items()})
+        registry.describe(source, card)
         print(
             f"{source}: test accuracy {figures['test_accuracy']:.4f} (95 % interval "
             f"{figures['test_accuracy_low']:.4f} to {figures['test_accuracy_high']:.4f}), "
-            f"{len(test):,} images in {seconds:.2f} s."
+            f"{len(test):,} images in {seconds:.2f} s. Under corruption "
+            f"{figures['robust_accuracy']:.4f}; worst slice: {parts['slice'][0]}, "
+            f"{parts['accuracy'][0]:.4f}."
         )
         if promote and source.name == registry.NAME:
             print(gate(source, validation_right, training))
 
 
-def summary(split: Split, probabilities: np.ndarray) -> dict[str, float]:
-    """Headline figures of probabilities (n, 10) on a split."""
+def summary(split: Split, probabilities: np.ndarray, temperature: float) -> dict[str, float]:
+    """Headline figures of probabilities (n, 10) on a split, each with its 95 % interval."""
     right = int((probabilities.argmax(axis=1) == split.y).sum())
-    low, high = accuracy_interval(right, len(split))
-    return {
-        "test_accuracy": right / len(split),
-        "test_accuracy_low": low,
-        "test_accuracy_high": high,
-        "test_loss": cross_entropy(split.y, probabilities),
-        "test_ece": expected_calibration_error(split.y, probabilities),
+    figures = {"test_accuracy": right / len(split)}
+    figures["test_accuracy_low"], figures["test_accuracy_high"] = accuracy_interval(
+        right, len(split)
+    )
+    for name, metric in (("test_loss", cross_entropy), ("test_ece", expected_calibration_error)):
+        figures[name] = metric(split.y, probabilities)
+        low, high = bootstrap_interval(metric, split.y, probabilities)
+        figures |= {f"{name}_low": low, f"{name}_high": high}
+    honest = calibrated(probabilities, temperature)
+    return figures | {
+        "temperature": temperature,
+        "test_ece_calibrated": expected_calibration_error(split.y, honest),
     }
 
 
-def log_report(split: Split, probabilities: np.ndarray, title: str) -> None:
+def _log_weaknesses(
+    network: keras.Model, test: Split, probabilities: np.ndarray, full: bool
+) -> dict[str, float]:
+    """Log the corruption suite; returns its figures and those of behaviour."""
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        return predict(network, images)
+
+    some, few = (
+        test if full else Split(test.x[:count], test.y[:count]) for count in (CORRUPTED, BEHAVIOUR)
+    )
+    table = robustness(answer, some, every_strength=full)
+    mlflow.log_text(table.to_csv(index=False), "robustness.csv")
+    clean = float((probabilities.argmax(1) == test.y)[: len(some)].mean())
+    mlflow.log_figure(plots.robustness(table, clean, len(some)), "robustness.png")
+    return robust_figures(table) | behaviour(answer, few)
+
+
+def log_report(split: Split, probabilities: np.ndarray, honest: np.ndarray, title: str) -> None:
     """Log the classification report, the confusion matrix and its plots, and the errors."""
     guesses = probabilities.argmax(axis=1)
     digits = range(10)
@@ -91,9 +140,13 @@ def log_report(split: Split, probabilities: np.ndarray, title: str) -> None:
             confusion, f"Confusion-matrix errors, {title}"
         ),
         "calibration.png": plots.reliability(
-            calibration(split.y, probabilities), f"Calibration, {title}"
+            {
+                "as it is": calibration(split.y, probabilities),
+                "with temperature": calibration(split.y, honest),
+            },
+            f"Calibration, {title}",
         ),
-        "misclassified.png": plots.misclassified(split.x, split.y, probabilities),
+        "misclassified.png": plots.misclassified(split.x, split.y, honest),
     }
     for name, figure in figures.items():
         mlflow.log_figure(figure, name)

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 
 def accuracy_interval(right: int, total: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of an accuracy of `right` in `total`."""
     interval = binomtest(right, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+) -> tuple[float, float]:
+    """The 95 % percentile interval of a statistic over 200 resamples of the images; seeded."""
+
+    def of(chosen: np.ndarray) -> float:
+        return statistic(labels[chosen], probabilities[chosen])
+
+    found = bootstrap(
+        (np.arange(len(labels)),),
+        of,
+        n_resamples=200,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def per_class(labels: np.ndarray, guesses: np.ndarray) -> pd.DataFrame:
+    """Precision and recall of each digit with 95 % Wilson intervals; NaN where there is no image.
+
+    Columns digit, images, precision, precision_low, precision_high, recall, recall_low, ...
+    """
+    rows = []
+    for digit in range(10):
+        hits = int(((labels == digit) & (guesses == digit)).sum())
+        row: dict[str, float] = {"digit": digit, "images": int((labels == digit).sum())}
+        for name, total in (("precision", guesses == digit), ("recall", labels == digit)):
+            count = int(total.sum())
+            row[name] = hits / count if count else np.nan
+            low, high = accuracy_interval(hits, count) if count else (np.nan, np.nan)
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:

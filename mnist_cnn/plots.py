@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from mnist_cnn.metrics import error_matrix
 
+SURELY = 0.95  # an error of this probability or more is likely the label's, not the network's
+
 
 def training_curves(history: dict[str, list[float]], title: str) -> Figure:
     """Loss and accuracy per epoch, on the training and the validation images."""
@@ -54,18 +56,57 @@ def _matrix(colours: np.ndarray, texts: list[list[str]], title: str) -> Figure:
     return figure
 
 
-def reliability(bins: np.ndarray, title: str) -> Figure:
-    """Accuracy against confidence, from `metrics.calibration` (bins, 3); the diagonal is honest."""
+def reliability(curves: dict[str, np.ndarray], title: str) -> Figure:
+    """Accuracy against confidence, each curve of `metrics.calibration`; the diagonal is honest."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axis = figure.subplots()
-    counts, confidence, accuracy = bins[bins[:, 0] > 0].T
     axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
-    axis.plot(confidence, accuracy, "o-", label="this model")
-    for x, y, count in zip(confidence, accuracy, counts, strict=True):
-        axis.annotate(f"{int(count):,}", (x, y), (3, -11), textcoords="offset points", fontsize=7)
+    for (name, bins), below in zip(curves.items(), (-11, 5), strict=True):
+        counts, confidence, accuracy = bins[bins[:, 0] > 0].T
+        (line,) = axis.plot(confidence, accuracy, "o-", label=name)
+        for x, y, count in zip(confidence, accuracy, counts, strict=True):
+            axis.annotate(
+                f"{int(count):,}",
+                (x, y),
+                (3, below),
+                textcoords="offset points",
+                fontsize=7,
+                color=line.get_color(),
+            )
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
     axis.grid(alpha=0.3)
     axis.legend()
+    return figure
+
+
+def robustness(table: pd.DataFrame, clean: float, images: int) -> Figure:
+    """Accuracy, kind of corruption down and strength across; the published strength is bold."""
+    grid = table.pivot(index="kind", columns="strength", values="accuracy")
+    grid = grid.loc[table.kind.unique()]
+    figure = Figure(figsize=(7, 8), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(grid, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    for row, kind in enumerate(grid.index):
+        for column, strength in enumerate(grid.columns):
+            value = grid.loc[kind, strength]
+            chosen = ((table.kind == kind) & (table.strength == strength) & table.published).any()
+            if value == value:  # not NaN
+                axis.text(
+                    column,
+                    row,
+                    f"{100 * value:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    weight="bold" if chosen else "normal",
+                )
+    axis.set(xticks=range(grid.shape[1]), yticks=range(len(grid)), xlabel="strength")
+    axis.set_xticklabels(grid.columns)
+    axis.set_yticklabels(grid.index)
+    axis.set_title(
+        f"Accuracy under corruption, % of {images:,} test images (clean {100 * clean:.1f})\n"
+        "bold: the published strength"
+    )
     return figure
 
 
@@ -90,9 +131,17 @@ def misclassified(
         axis.set_axis_off()
     for axis, i in zip(axes, shown, strict=False):
         axis.imshow(images[i, :, :, 0], cmap="gray_r")
-        axis.set_title(f"{labels[i]} → {guesses[i]}  {100 * confidence[i]:.0f} %", fontsize=8)
+        sure = confidence[i] >= SURELY
+        axis.set_title(
+            f"{labels[i]} → {guesses[i]}  {100 * confidence[i]:.0f} %{' ?' if sure else ''}",
+            fontsize=8,
+            color="red" if sure else "black",
+        )
     more = f", the surest {most} shown" if len(wrong) > most else ""
-    figure.suptitle(f"{len(wrong)} of {len(labels):,} wrong{more}: truth → guess, its probability")
+    figure.suptitle(
+        f"{len(wrong)} of {len(labels):,} wrong{more}: truth → guess, its probability\n"
+        "red, with ?: so sure that the label itself may be wrong"
+    )
     return figure
 
 
@@ -110,4 +159,26 @@ def accuracy_against_time(rows: pd.DataFrame) -> Figure:
     axis.set_title("mean ± sd over seeds")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
+    return figure
+
+
+def scaling(rows: pd.DataFrame) -> Figure:
+    """Mean and sd of time and accuracy against training images, and of time against threads."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    panels = (
+        ("images", "train_seconds", "seconds of fit"),
+        ("images", "error", "test errors, %"),
+        ("threads", "train_seconds", "seconds of fit"),
+    )
+    rows = rows.assign(error=100 * (1 - rows.test_accuracy))
+    for axis, (x, y, label) in zip(figure.subplots(1, 3), panels, strict=True):
+        # The other of the two stays at its most.
+        other = {"images": "threads", "threads": "images"}[x]
+        for name, mine in rows[rows[other] == rows[other].max()].groupby("recipe", sort=False):
+            at = mine.groupby(x)[y].agg(["mean", "std"]).fillna(0)
+            axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=3, label=name)
+        axis.set(xlabel=f"training {x}" if x == "images" else x, ylabel=label, ylim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle("mean ± sd over seeds")
     return figure

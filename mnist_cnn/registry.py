@@ -101,3 +101,9 @@ def tag(source: Source, tags: dict[str, object]) -> None:
     client = mlflow.MlflowClient()
     for key, value in tags.items() if source.version else ():
         client.set_model_version_tag(source.name, source.version, key, str(value))
+
+
+def describe(source: Source, text: str) -> None:
+    """Put a description on the model version, if `source` is one."""
+    if source.version:
+        mlflow.MlflowClient().update_model_version(source.name, source.version, text)

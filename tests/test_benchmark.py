@@ -36,14 +36,26 @@ def test_killed_benchmark_goes_on_and_ends_with_a_table(store, small, monkeypatc
 
 def test_table_has_mean_sd_and_share_of_time():
     rows = [
-        benchmark.Row("a", 1, 10, 90.0, 1, 0.99, 0.98),
-        benchmark.Row("a", 2, 10, 110.0, 1, 0.99, 0.99),
-        benchmark.Row("b", 1, 5, 10.0, 1, 0.99, 0.97),
+        benchmark.Row("a", 50, 2, 1, 10, 90.0, 1, 0.99, 0.98),
+        benchmark.Row("a", 50, 2, 2, 10, 110.0, 1, 0.99, 0.99),
+        benchmark.Row("b", 50, 2, 1, 5, 10.0, 1, 0.99, 0.97),
     ]
     first, second = benchmark.as_table(rows).splitlines()[2:]
     assert "98.50 ± 0.71 (98.00 to 99.00)" in first
-    assert "| 100.0 ± 14.1 | 1 |" in first
-    assert second.endswith("| 10.0 | 1/10.0 |")
+    assert "| 100.0 ± 14.1 | 1.00 |" in first
+    assert "| 10.0 | 1/10.0 |" in second
+
+
+def test_scaling_over_images_and_threads(store, small):
+    command = ["benchmark", "--recipes", "fast:filters=4+4+4", "--seeds", "1", "--dataset", small]
+    command += ["--images", "200,0", "--threads", "1,2"]
+    assert cli.run([str(word) for word in command]) == 0
+    run = last_run("benchmark")
+    assert "scaling.png" in artifacts(run)
+    table = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/results.md")
+    assert "200 images, 1 threads" in table
+    assert "1,100 images, 2 threads" in table
+    assert cli.run([*map(str, command), "--images", "5000"]) == 1, "there are only 1,100"
 
 
 def test_control_is_classic(small):

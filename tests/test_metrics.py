@@ -2,9 +2,21 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-from mnist_cnn.metrics import accuracy_interval, cross_entropy, error_matrix, mcnemar
+from mnist_cnn.metrics import (
+    accuracy_interval,
+    best_temperature,
+    bootstrap_interval,
+    calibrated,
+    calibration,
+    cross_entropy,
+    error_matrix,
+    expected_calibration_error,
+    mcnemar,
+    per_class,
+    sure_from,
+)
 
 
 def test_error_matrix_is_the_published_one():
@@ -43,3 +55,71 @@ def test_mcnemar_counts_only_images_where_the_two_differ():
     assert test.p_value == pytest.approx((9 + 1) / 2**9)  # P(X >= 8), X ~ Binomial(9, 1/2)
     assert mcnemar(old, new).p_value > 0.99
     assert mcnemar(new, new).p_value == 1.0
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def honest_and_boastful(n=20_000, boast=3.0):
+    """Labels drawn from honest probabilities, those, and the same with logits times `boast`."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (n, 10))
+    honest = softmax(logits)
+    labels = (honest.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return labels, honest, softmax(boast * logits)
+
+
+def test_calibration_error_is_near_0_only_for_the_honest():
+    labels, honest, boastful = honest_and_boastful()
+    assert expected_calibration_error(labels, honest) < 0.015
+    wrong = expected_calibration_error(labels, boastful)
+    # By definition: all answers in one bin, so the distance of the two means.
+    sure = np.full((8, 10), 0.05 / 9)
+    sure[:, 3] = 0.95
+    digits = np.array([3] * 6 + [4] * 2)
+    assert expected_calibration_error(digits, sure) == pytest.approx(0.95 - 6 / 8)
+    assert wrong > 0.1
+    bins = calibration(labels, boastful)
+    assert bins[:, 0].sum() == len(labels)
+
+
+def test_temperature_finds_how_much_was_boasted():
+    labels, honest, boastful = honest_and_boastful()
+    temperature = best_temperature(labels, boastful)
+    assert temperature == pytest.approx(3.0, rel=0.05)
+    np.testing.assert_allclose(calibrated(boastful, 3.0), honest, atol=1e-3)
+    assert best_temperature(labels, honest) == pytest.approx(1.0, rel=0.05)
+
+
+def test_sure_from_is_the_lowest_confidence_that_is_right_often_enough():
+    probabilities = np.zeros((5, 10))
+    probabilities[:, 0] = [0.9, 0.8, 0.7, 0.6, 0.5]
+    labels = np.array([0, 0, 1, 0, 1])
+    assert sure_from(labels, probabilities, 1.0) == 0.8
+    assert sure_from(labels, probabilities, 0.75) == 0.6
+    assert sure_from(np.ones(5, int), probabilities, 0.5) == 1.0
+
+
+def test_bootstrap_interval_of_a_mean_is_the_normal_one():
+    labels, honest, _ = honest_and_boastful(2000)
+    low, high = bootstrap_interval(cross_entropy, labels, honest)
+    losses = -np.log(honest[np.arange(len(labels)), labels])
+    half = 1.96 * losses.std() / len(losses) ** 0.5
+    assert (low, high) == pytest.approx((losses.mean() - half, losses.mean() + half), rel=0.05)
+
+
+def test_precision_and_recall_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, guesses = rng.integers(0, 9, (2, 300))  # no 9: nothing to divide by
+    table = per_class(labels, guesses)
+    precision, recall, _, support = precision_recall_fscore_support(
+        labels, guesses, labels=range(9), zero_division=0
+    )
+    np.testing.assert_allclose(table.precision[:9], precision)
+    np.testing.assert_allclose(table.recall[:9], recall)
+    assert table.images[:9].tolist() == support.tolist()
+    assert table.recall.isna().tolist() == [False] * 9 + [True]
+    assert (table.recall_low[:9] < table.recall[:9]).all()
+    assert (table.recall_high[:9] > table.recall[:9]).all()

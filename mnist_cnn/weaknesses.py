@@ -1,0 +1,115 @@
+"""Where a classifier is weak: corruptions, slices of the images, behaviour. Knows no MLflow.
+
+`Answer` is a classifier: images uint8 (n, 28, 28, 1) to probabilities float32 (n, 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from mnist_cnn.corruptions import KINDS, corrupted
+from mnist_cnn.data import Split
+from mnist_cnn.metrics import accuracy_interval
+
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+def robustness(answer: Answer, images: Split, every_strength: bool) -> pd.DataFrame:
+    """Accuracy under each corruption: columns kind, strength, published, accuracy."""
+    rows = []
+    for name, kind in KINDS.items():
+        for strength in range(1, 6) if every_strength else [kind.published]:
+            right = answer(corrupted(name, images.x, strength)).argmax(1) == images.y
+            rows.append((name, strength, strength == kind.published, float(right.mean())))
+    return pd.DataFrame(rows, columns=["kind", "strength", "published", "accuracy"])
+
+
+def robust_figures(table: pd.DataFrame) -> dict[str, float]:
+    """`robust_accuracy`, the mean over MNIST-C's kinds at the published strength, and each kind.
+
+    `robust_accuracy_unseen` leaves out the kinds that look like the distortions of training.
+    """
+    at = table[table.published].set_index("kind").accuracy
+    mnist_c = [name for name, kind in KINDS.items() if kind.in_mnist_c]
+    unseen = [name for name in mnist_c if not KINDS[name].like_training]
+    return {
+        "robust_accuracy": float(at[mnist_c].mean()),
+        "robust_accuracy_unseen": float(at[unseen].mean()),
+        **{f"robust_{name}": float(value) for name, value in at.items()},
+    }
+
+
+def slices(images: Split, right: np.ndarray) -> pd.DataFrame:
+    """Accuracy with its 95 % interval in thirds of the images by thickness, slant and size.
+
+    Columns slice, images, accuracy, low, high; the worst first. An image without ink is in none.
+    """
+    rows = []
+    for name, values in _measures(images.x).items():
+        known = np.isfinite(values)
+        bounds = [-np.inf, *np.quantile(values[known], [1 / 3, 2 / 3]), np.inf]
+        for word, low, high in zip(_WORDS[name], bounds, bounds[1:], strict=False):
+            mine = right[known & (values > low) & (values <= high)]
+            if len(mine):
+                interval = accuracy_interval(int(mine.sum()), len(mine))
+                rows.append((word, len(mine), float(mine.mean()), *interval))
+    table = pd.DataFrame(rows, columns=["slice", "images", "accuracy", "low", "high"])
+    return table.sort_values("accuracy", ignore_index=True)
+
+
+_WORDS = {
+    "thickness": ("thin strokes", "medium strokes", "thick strokes"),
+    "slant": ("leaning left", "upright", "leaning right"),
+    "size": ("small", "medium size", "large"),
+}
+
+
+def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Thickness, slant and size of each digit, float64 (n,); NaN where there is no ink."""
+    x = images[..., 0] / 255.0
+    ink = x.sum(axis=(1, 2))
+    rows, columns = np.mgrid[:28, :28]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        down, across = ((x * c).sum(axis=(1, 2)) / ink for c in (rows, columns))
+        dy, dx = rows - down[:, None, None], columns - across[:, None, None]
+        slant = -(x * dx * dy).sum(axis=(1, 2)) / (x * dy**2).sum(axis=(1, 2))
+        # How far the ink is from its edge: 1 for a line of one pixel, more for a thick stroke.
+        solid = x > 0.5
+        depth = np.stack([ndimage.distance_transform_edt(image) for image in solid])
+        thickness = depth.sum(axis=(1, 2)) / solid.sum(axis=(1, 2))
+    size = np.where(ink > 0, solid.any(axis=1).sum(axis=1) * solid.any(axis=2).sum(axis=1), np.nan)
+    return {"thickness": thickness, "slant": slant, "size": size.astype(float)}
+
+
+def behaviour(answer: Answer, images: Split) -> dict[str, float]:
+    """What any digit reader should do, in the way of CheckList (Ribeiro et al. 2020).
+
+    - `shift_invariance`: share of answers that stay under all eight shifts by one pixel;
+    - `thickness_invariance`: share that stay when strokes grow or shrink by half a pixel;
+    - `noise_monotone`: share of steps of growing noise at which mean confidence does not rise;
+    - `blank_confidence`, `noise_confidence`: of a blank image, and mean of images of pure noise.
+    """
+    x, before = images.x, answer(images.x).argmax(1)
+    steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
+    stays = [answer(np.roll(x, step, (1, 2))).argmax(1) == before for step in steps]
+    strokes = [
+        answer(corrupted("thickness", x, strength)).argmax(1) == before for strength in (1, 2)
+    ]
+
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 255, x.shape)
+    confidence = [
+        answer(np.clip(x + scale * noise, 0, 255).astype(np.uint8)).max(1).mean()
+        for scale in (0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    ]
+    return {
+        "shift_invariance": float(np.all(stays, axis=0).mean()),
+        "thickness_invariance": float(np.all(strokes, axis=0).mean()),
+        "noise_monotone": float((np.diff(confidence) <= 0).mean()),
+        "blank_confidence": float(answer(np.zeros_like(x[:1])).max()),
+        "noise_confidence": float(answer(rng.integers(0, 256, x.shape, np.uint8)).max(1).mean()),
+    }

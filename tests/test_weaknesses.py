@@ -1,0 +1,111 @@
+"""Corruptions against the libraries of MNIST-C, and slices and behaviour of known answers."""
+
+import numpy as np
+import pytest
+from skimage import transform
+
+from mnist_cnn.corruptions import KINDS, corrupted
+from mnist_cnn.data import Split, load_training
+from mnist_cnn.weaknesses import behaviour, robust_figures, robustness, slices
+
+
+@pytest.fixture(scope="module")
+def digits(small):
+    train = load_training(str(small)).train
+    return Split(train.x[:200], train.y[:200])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_images_same_corruption_and_stronger_is_further_away(digits, kind):
+    weak, strong = (corrupted(kind, digits.x, strength) for strength in (1, 5))
+    assert weak.dtype == np.uint8
+    assert weak.shape == digits.x.shape
+    np.testing.assert_array_equal(strong, corrupted(kind, digits.x, 5))
+    distances = [
+        np.abs(bad.astype(float) - digits.x).mean() for bad in (np.array(digits.x), weak, strong)
+    ]
+    # Edges of a blurrier image are fewer, not more.
+    assert distances[0] == 0 < distances[1]
+    assert kind == "canny_edges" or distances[1] < distances[2]
+    published = corrupted(kind, digits.x)
+    np.testing.assert_array_equal(published, corrupted(kind, digits.x, KINDS[kind].published))
+
+
+def by_scikit_image(image, linear, moved=(0.0, 0.0)):
+    """The pixel at p comes from linear (p - middle) + middle + moved, by skimage's own warp."""
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    matrix[:2, 2] = 13.5 - np.asarray(linear).sum(axis=1) * 13.5 + moved
+    return transform.warp(image[..., 0] / 255.0, transform.AffineTransform(matrix))
+
+
+@pytest.mark.parametrize(
+    ("kind", "ways"),
+    {
+        "scale": [(np.eye(2) / 0.7,)],
+        "rotate": [([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]],) for a in (0.4, -0.4)],
+        "shear": [([[1, -np.sin(a)], [0, np.cos(a)]],) for a in (0.4, -0.4)],
+        "translate": [(np.eye(2), (3 * a, 3 * b)) for a in (-1, 1) for b in (-1, 1)],
+    }.items(),
+)
+def test_geometry_is_scikit_images(digits, kind, ways):
+    """Each image is one of the ways in which MNIST-C's code may warp it, and all ways occur."""
+    bad = corrupted(kind, digits.x[:40])[..., 0] / 255.0
+    used = set()
+    for image, mine in zip(digits.x[:40], bad, strict=True):
+        errors = [np.abs(by_scikit_image(image, *way) - mine).max() for way in ways]
+        assert min(errors) < 0.01
+        used.add(int(np.argmin(errors)))
+    assert len(used) == len(ways)
+
+
+def test_noise_has_the_published_amount(digits):
+    black = np.zeros((200, 28, 28, 1), np.uint8)
+    noisy = corrupted("impulse_noise", black, 4)
+    assert (noisy == 255).mean() == pytest.approx(0.17 / 2, rel=0.05)
+    grey = np.full_like(black, 128)
+    shot = corrupted("shot_noise", grey, 5) / 255
+    assert np.unique(np.rint(shot * 3)).tolist() == [0, 1, 2, 3], "three photons at most"
+    assert (corrupted("brightness", black) == 128).all()
+    assert (corrupted("stripe", black)[:, :, [0, 6, 21, 27]] == 255).all()
+    assert (corrupted("stripe", black)[:, :, 7:21] == 0).all()
+
+
+def test_figures_are_means_over_the_kinds_of_mnist_c(digits):
+    """A classifier that is right only where nothing is inverted or moved."""
+    table = robustness(lambda x: np.eye(10)[digits.y] * (x.mean() < 60), digits, False)
+    figures = robust_figures(table)
+    in_mnist_c = [f"robust_{name}" for name, kind in KINDS.items() if kind.in_mnist_c]
+    assert len(in_mnist_c) == 15
+    assert figures["robust_accuracy"] == pytest.approx(np.mean([figures[k] for k in in_mnist_c]))
+    assert figures["robust_inversion"] < 0.2 < figures["robust_rotate"] == 1.0
+
+
+def test_slices_find_the_slant_and_the_size(digits):
+    upright = np.zeros((30, 28, 28, 1), np.uint8)
+    upright[:, 6:22, 13:15] = 255
+    leaning = np.stack([np.roll(row, 0, 0) for row in upright])
+    for row in range(6, 22):
+        leaning[:, row] = np.roll(upright[:, row], (14 - row) // 2, axis=1)
+    thick = np.zeros_like(upright)
+    thick[:, 4:24, 10:18] = 255
+    images = np.concatenate([upright, leaning, thick])
+    right = np.array([True] * 30 + [False] * 30 + [True] * 30)
+    table = slices(Split(images, np.zeros(90, np.uint8)), right).set_index("slice")
+    assert table.index[0] == "leaning right"
+    assert table.accuracy["leaning right"] == 0.0
+    assert (table.low <= table.accuracy).all()
+    assert (table.accuracy <= table.high).all()
+
+
+def test_behaviour_of_a_classifier_that_sees_only_the_left_edge(digits):
+    def by_left_edge(x):
+        """Digit 1 if there is ink in the left half of the picture's middle row, else digit 0."""
+        return np.eye(10)[(x[:, 14, :14].max(axis=(1, 2)) > 0).astype(int)] * 0.6
+
+    figures = behaviour(by_left_edge, digits)
+    assert 0 < figures["shift_invariance"] < 1
+    assert figures["noise_monotone"] == 1.0, "it never changes"
+    assert figures["blank_confidence"] == figures["noise_confidence"] == pytest.approx(0.6)
+    always = behaviour(lambda x: np.full((len(x), 10), 0.1), digits)
+    assert always["shift_invariance"] == always["thickness_invariance"] == 1.0
