@@ -77,7 +77,7 @@ def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "stand
             f"{parts['accuracy'][0]:.4f}."
         )
         if promote and source.name == registry.NAME:
-            print(gate(source, validation_right, training))
+            print(gate(source, network, validation_right, training))
 
 
 def summary(split: Split, probabilities: np.ndarray, temperature: float) -> dict[str, float]:

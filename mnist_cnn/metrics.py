@@ -127,13 +127,23 @@ class PairedTest:
     only_new: int
     only_old: int
     p_value: float  # one-sided: the chance of this or more for `new` if both were equally good
+    gain: float  # of accuracy, new - old, with its 95 % interval
+    low: float
+    high: float
 
 
 def mcnemar(new_right: np.ndarray, old_right: np.ndarray) -> PairedTest:
-    """Exact one-sided McNemar test (McNemar 1947) that `new` is better; booleans (n,) each."""
+    """Exact one-sided McNemar test (McNemar 1947) that `new` is better; booleans (n,) each.
+
+    The interval of the gain is Clopper and Pearson's for the share of `new` in the differences.
+    """
     only_new = int((new_right & ~old_right).sum())
     only_old = int((~new_right & old_right).sum())
-    if only_new + only_old == 0:
-        return PairedTest(0, 0, 1.0)
-    p_value = binomtest(only_new, only_new + only_old, 0.5, alternative="greater").pvalue
-    return PairedTest(only_new, only_old, float(p_value))
+    differ = only_new + only_old
+    if differ == 0:
+        return PairedTest(0, 0, 1.0, 0.0, 0.0, 0.0)
+    p_value = float(binomtest(only_new, differ, 0.5, alternative="greater").pvalue)
+    share = binomtest(only_new, differ).proportion_ci(0.95)
+    low, high = ((2 * end - 1) * differ / len(new_right) for end in (share.low, share.high))
+    gain = (only_new - only_old) / len(new_right)
+    return PairedTest(only_new, only_old, p_value, gain, float(low), float(high))

@@ -1,23 +1,37 @@
 """Who is champion: the rule that `evaluate` follows, and a person's own decision.
 
-The rule, on the validation images: a candidate becomes champion if there is none, or if an exact
-one-sided McNemar test on the same images says, at 5 %, that it is better. Equal is not better,
-so a worse model does not replace a better one.
+The rule, on the validation images. A candidate becomes champion if
+
+1. it is right at least as often as FLOOR, and if converted, TensorFlow.js answers as Keras does;
+2. there is no champion, or an exact one-sided McNemar test on the same images says, at LEVEL, that
+   the candidate is better: equal is not better, so a worse model never replaces a better one;
+3. no corruption of MNIST-C and no slice of the images costs it more than MARGIN of accuracy.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import mlflow
 import numpy as np
+import pandas as pd
+from filelock import FileLock
 
 from mnist_cnn import registry
-from mnist_cnn.data import Training
+from mnist_cnn.backend import keras
+from mnist_cnn.data import Split, Training, cache_folder
 from mnist_cnn.metrics import mcnemar
 from mnist_cnn.model import predict
 from mnist_cnn.registry import CHAMPION, NAME, Source
 from mnist_cnn.tracking import tracked
+from mnist_cnn.weaknesses import robustness, slices
 
+FLOOR = 0.5
 LEVEL = 0.05
+MARGIN = 0.02
+AGREEMENT = 0.999  # share of the answers that TensorFlow.js gives as Keras does
+CORRUPTED = 2000  # validation images, the first, under each corruption
+HISTORY = "champions"  # tag of the registered model: who was champion since when, newest last
 
 
 def promote(version: int) -> None:
@@ -29,39 +43,95 @@ def promote(version: int) -> None:
         print(f"Version {version} of {NAME} is the champion; before: {before or 'none'}.")
 
 
-def gate(source: Source, right: np.ndarray, data: Training) -> str:
+def gate(source: Source, network: keras.Model, right: np.ndarray, data: Training) -> str:
     """Apply the rule to a version; returns the verdict as a sentence, and keeps it on the version.
 
-    `right`: booleans (n,), whether it answers each validation image of `data` rightly.
+    `right`: booleans (n,), whether `network` answers each validation image of `data` rightly.
     """
-    champion = registry.champion()
+    # One gate at a time on this machine; another machine's is seen by looking again at the end.
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_folder() / "gate.lock"):
+        while True:
+            champion = registry.champion()
+            wins, verdict = _verdict(source, network, right, data, champion)
+            if not wins:
+                return _keep(source, verdict)
+            if registry.champion() == champion:
+                return _crown(source, verdict)
+
+
+def _verdict(
+    source: Source,
+    network: keras.Model,
+    right: np.ndarray,
+    data: Training,
+    champion: Source | None,
+) -> tuple[bool, str]:
+    """Whether the version becomes champion, and why."""
+    stays = f"Version {champion.version} stays champion" if champion else "There is no champion"
+    accuracy = float(right.mean())
+    if accuracy < FLOOR:
+        return (
+            False,
+            f"{stays}: version {source.version} has {accuracy:.4f}, at least {FLOOR} needed.",
+        )
+    if float(source.tags.get("tfjs_agreement", 1)) < AGREEMENT:
+        return False, (
+            f"{stays}: of version {source.version} TensorFlow.js gives only "
+            f"{source.tags['tfjs_agreement']} of Keras's answers."
+        )
     if champion is None:
-        return _crown(source, f"Version {source.version} is champion: there was none.")
+        return True, f"Version {source.version} is champion: there was none."
     if champion.version == source.version:
-        return f"Version {source.version} is the champion already."
+        return False, f"Version {source.version} is the champion already."
     if champion.tags.get("dataset_digest") != data.digest:
-        return _keep(
-            source,
-            f"Version {champion.version} stays champion: it was trained on other images, so the "
-            f"two cannot be compared; `promote version={source.version}` decides by hand.",
+        return False, (
+            f"{stays}: it was trained on other images, so the two cannot be compared; "
+            f"`promote version={source.version}` decides by hand."
         )
 
-    old_right = predict(registry.load(champion), data.validation.x).argmax(1) == data.validation.y
+    old = registry.load(champion)
+    old_right = predict(old, data.validation.x).argmax(1) == data.validation.y
     test = mcnemar(right, old_right)
     evidence = (
         f"on {len(right):,} validation images {test.only_new} are right only with version "
         f"{source.version}, {test.only_old} only with version {champion.version} "
-        f"(exact McNemar p = {test.p_value:.3f}, {LEVEL} needed)."
+        f"(exact McNemar p = {test.p_value:.3f}, {LEVEL} needed; gain {100 * test.gain:+.2f} "
+        f"points, 95 % interval {100 * test.low:+.2f} to {100 * test.high:+.2f})"
     )
-    mlflow.log_metrics({"gate_p_value": test.p_value})
-    if test.p_value < LEVEL:
-        return _crown(source, f"Version {source.version} is the new champion: {evidence}")
-    return _keep(source, f"Version {champion.version} stays champion: {evidence}")
+    mlflow.log_metrics({"gate_p_value": test.p_value, "gate_gain": test.gain})
+    if test.p_value >= LEVEL:
+        return False, f"{stays}: {evidence}."
+    name, loss = _largest_loss(network, old, data.validation, right, old_right)
+    mlflow.log_metric("gate_largest_loss", loss)
+    evidence += f"; largest loss {100 * loss:.2f} points, {name}, {100 * MARGIN:.0f} allowed."
+    if loss > MARGIN:
+        return False, f"{stays}: {evidence}"
+    return True, f"Version {source.version} is the new champion: {evidence}"
+
+
+def _largest_loss(
+    new: keras.Model, old: keras.Model, images: Split, new_right: np.ndarray, old_right: np.ndarray
+) -> tuple[str, float]:
+    """Under which corruption or in which slice `new` loses most against `old`, and how much."""
+    some = Split(images.x[:CORRUPTED], images.y[:CORRUPTED])
+    under = [
+        robustness(lambda x, model=model: predict(model, x), some, False).set_index("kind")
+        for model in (old, new)
+    ]
+    within = [slices(images, right).set_index("slice") for right in (old_right, new_right)]
+    losses = pd.concat([before.accuracy - after.accuracy for before, after in (under, within)])
+    return str(losses.idxmax()), float(losses.max())
 
 
 def _crown(source: Source, verdict: str) -> str:
     _keep(source, verdict)
-    mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, source.version)
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(NAME, CHAMPION, source.version)
+    history = client.get_registered_model(NAME).tags.get(HISTORY, "")
+    now = datetime.now(UTC).isoformat(" ", "minutes")
+    lines = [*history.splitlines(), f"{now}: version {source.version}"]
+    client.set_registered_model_tag(NAME, HISTORY, "\n".join(lines[-50:]))
     return verdict
 
 

@@ -53,6 +53,9 @@ def test_mcnemar_counts_only_images_where_the_two_differ():
     test = mcnemar(new, old)
     assert (test.only_new, test.only_old) == (8, 1)
     assert test.p_value == pytest.approx((9 + 1) / 2**9)  # P(X >= 8), X ~ Binomial(9, 1/2)
+    assert test.gain == pytest.approx(0.07)
+    assert test.low < 0.07 < test.high < 0.09
+    assert test.low > 0, "significant at 5 % on two sides as well"
     assert mcnemar(old, new).p_value > 0.99
     assert mcnemar(new, new).p_value == 1.0
 
@@ -121,5 +124,5 @@ def test_precision_and_recall_are_scikit_learns():
     np.testing.assert_allclose(table.recall[:9], recall)
     assert table.images[:9].tolist() == support.tolist()
     assert table.recall.isna().tolist() == [False] * 9 + [True]
-    assert (table.recall_low[:9] < table.recall[:9]).all()
+    assert (table.recall_low[:9] <= table.recall[:9]).all()
     assert (table.recall_high[:9] > table.recall[:9]).all()

@@ -83,7 +83,8 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     expected = {
         *("classification_report.txt", "classification_report.json", "confusion_matrix.csv"),
         *("confusion_matrix_plot.png", "confusion_matrix_error_plot.png", "misclassified.png"),
-        "calibration.png",
+        *("calibration.png", "robustness.png", "robustness.csv", "per_class.csv", "slices.csv"),
+        "model_card.md",
     }
     assert expected <= artifacts(run)
     test = load_test(str(small))
@@ -91,7 +92,15 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     metrics = run.data.metrics
     assert metrics["test_accuracy"] == pytest.approx(right.mean())
     assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
-    assert {"test_loss", "evaluate_seconds", "val_accuracy"} <= set(metrics)
+    assert {"test_loss", "evaluate_seconds", "val_accuracy", "test_ece"} <= set(metrics)
+    assert {"robust_accuracy", "robust_fog", "robust_zigzag", "shift_invariance"} <= set(metrics)
+    assert metrics["test_ece_low"] <= metrics["test_ece"] <= metrics["test_ece_high"]
+    card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
+    sections = [line for line in card.splitlines() if line.startswith("## ")]
+    assert len(sections) == 9, "the nine of Mitchell et al. 2019"
+    assert f"{metrics['robust_accuracy']:.4f}" in card
+    version = mlflow.MlflowClient().get_model_version(registry.NAME, first.version)
+    assert version.description == card
 
     text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/confusion_matrix.csv")
     counts = np.array([line.split(",")[1:] for line in text.splitlines()[1:]], int)
