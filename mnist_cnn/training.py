@@ -12,7 +12,12 @@ import numpy as np
 from mnist_cnn.backend import keras, tf
 from mnist_cnn.data import Split, Training
 from mnist_cnn.model import build, scaled
+from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe
+
+
+class Diverged(UserError):
+    """The loss is no number any more: the weights are lost."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def fit(
     """Train the network of `recipe` from `seed`; the same seed gives the same weights.
 
     The metrics per epoch are those of `compile`, their `val_` forms, `learning_rate` as it
-    stands after the epoch, and `epoch_seconds` (validation included).
+    stands after the epoch, and `epoch_seconds` (validation included). Raises Diverged.
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -55,7 +60,7 @@ def fit(
         steps_per_epoch=steps,
         validation_data=(scaled(data.validation.x), _one_hot(data.validation.y)),
         validation_batch_size=1000,
-        callbacks=[_EpochMetrics(), *callbacks],
+        callbacks=[_EpochMetrics(recipe), *callbacks],
         shuffle=False,  # _batches has shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
@@ -146,6 +151,10 @@ def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
 class _EpochMetrics(keras.callbacks.Callback):
     """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see."""
 
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.perf_counter()
 
@@ -153,3 +162,8 @@ class _EpochMetrics(keras.callbacks.Callback):
         if logs is not None:
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
             logs["epoch_seconds"] = time.perf_counter() - self.started
+            if not np.isfinite(logs["loss"]):
+                raise Diverged(
+                    f"the loss is {logs['loss']} after epoch {epoch + 1}: learning_rate="
+                    f"{self.recipe.learning_rate:g} is too high for this recipe."
+                )

@@ -29,7 +29,7 @@ from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.sweep import Search
 from mnist_cnn.tracking import cores, environment, log_params, process_name, tracked
 from mnist_cnn.train import LogEpochs, train_version
-from mnist_cnn.training import fit
+from mnist_cnn.training import Diverged, fit
 
 SEEDS = 3  # of the best configuration at the end, so that luck is seen
 
@@ -193,7 +193,7 @@ def _trial(trial: optuna.Trial, task: Sweep, data: Training) -> float | tuple[fl
         log_params(hyperparameters(chosen) | {"trial": trial.number})
         try:
             fitted = fit(chosen, data, task.search.seed, callbacks, quiet=True)
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, Diverged):
             fitted = None
         mlflow.set_tag("state", "finished" if fitted else "pruned")
         if fitted:

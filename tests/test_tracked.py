@@ -149,6 +149,15 @@ def test_main_is_train_evaluate_and_convert_as_steps_of_one_run(first, small):
     assert by_verb["evaluate"].data.tags["model_version"] == aliases()["candidate"]
 
 
+def test_training_that_diverges_registers_nothing(first, small, capsys):
+    before = versions(), aliases()
+    command = ["train", "--dataset", str(small), "--recipe", "classic", "--learning_rate", "10"]
+    assert cli.run(command) == 1
+    assert "learning_rate=10 is too high" in capsys.readouterr().err
+    assert last_run("train").info.status == "FAILED"
+    assert (versions(), aliases()) == before
+
+
 FAILURES = {
     "data of another kind": (["train", "--dataset", "nan.npz"], "NaN", "train"),
     "test images missing": (["evaluate", "--dataset", "half.npz"], "x_test", "evaluate"),
