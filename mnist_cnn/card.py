@@ -88,5 +88,5 @@ def _interval(figures: Mapping[str, float], name: str) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    rows = [frame.columns, ["---"] * len(frame.columns), *frame.round(4).astype(str).to_numpy()]
+    rows = [frame.columns, ["---"] * len(frame.columns), *frame.round(4).map(str).to_numpy()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

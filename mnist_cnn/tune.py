@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import mlflow
@@ -96,8 +97,11 @@ def _work_together(task: Sweep, workers: int, data: Training) -> None:
         return
     # A fresh interpreter each: TensorFlow sizes its threads by the cores it finds at its start.
     context = multiprocessing.get_context("spawn")
+    stop = context.Event()
     where = (mlflow.get_tracking_uri(), mlflow.active_run().info.experiment_id)
-    processes = [context.Process(target=_worker, args=(task, i, where)) for i in range(workers)]
+    processes = [
+        context.Process(target=_worker, args=(task, i, where, stop)) for i in range(workers)
+    ]
     try:
         for i, process in enumerate(processes):
             with _on_share(i, workers):
@@ -105,10 +109,9 @@ def _work_together(task: Sweep, workers: int, data: Training) -> None:
         for process in processes:
             process.join()
     except KeyboardInterrupt:
+        stop.set()
         for process in processes:
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
-                process.join(30)
+            process.join(30)
         raise
     finally:
         for process in processes:
@@ -123,34 +126,36 @@ def _work_together(task: Sweep, workers: int, data: Training) -> None:
 
 @contextmanager
 def _on_share(worker: int, workers: int) -> Iterator[None]:
-    """Give a process that is started inside a share of the cores of its own, where Linux can."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    mine = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, mine[worker % len(mine) :: workers])
+    """What a process started inside inherits: its share of the cores, where Linux can, and deaf
+    to Ctrl-C, which would meet it anywhere; its parent tells it to stop."""
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if mine:
+        os.sched_setaffinity(0, mine[worker % len(mine) :: workers])
     try:
         yield
     finally:
-        os.sched_setaffinity(0, mine)
+        if mine:
+            os.sched_setaffinity(0, mine)
+        signal.signal(signal.SIGINT, heard)
 
 
-def _worker(task: Sweep, worker: int, where: tuple[str, str]) -> None:
+def _worker(task: Sweep, worker: int, where: tuple[str, str], stop: Event) -> None:
     """The whole life of a worker process."""
     try:
         mlflow.set_tracking_uri(where[0])
         mlflow.set_experiment(experiment_id=where[1])
-        _work(task, worker, load_training(task.dataset))
+        _work(task, worker, load_training(task.dataset), stop)
     except KeyboardInterrupt:
         raise SystemExit(1) from None  # the parent says how to go on
 
 
-def _work(task: Sweep, worker: int, data: Training) -> None:
+def _work(task: Sweep, worker: int, data: Training, stop: Event | None = None) -> None:
     study = _open(task, worker)
     started, before = time.monotonic(), sweep.finished(study)
 
     def objective(trial: optuna.Trial) -> float | tuple[float, int]:
-        return _trial(trial, task, data)
+        return _trial(trial, task, data, stop)
 
     def progress() -> None:
         trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)
@@ -179,11 +184,13 @@ def _open(task: Sweep, worker: int) -> optuna.Study:
     return sweep.open_study(task.study, task.storage, task.search, worker, on_death)
 
 
-def _trial(trial: optuna.Trial, task: Sweep, data: Training) -> float | tuple[float, int]:
+def _trial(
+    trial: optuna.Trial, task: Sweep, data: Training, stop: Event | None
+) -> float | tuple[float, int]:
     """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
     chosen = task.search.suggest(trial)
     front = task.search.objective == "front"
-    callbacks = [LogEpochs(), _Orphaned(), *([] if front else [_Report(trial)])]
+    callbacks = [LogEpochs(), _Obey(stop), *([] if front else [_Report(trial)])]
     with mlflow.start_run(
         run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent
     ) as run:
@@ -221,10 +228,19 @@ class _Report(keras.callbacks.Callback):
             raise optuna.TrialPruned
 
 
-class _Orphaned(keras.callbacks.Callback):
-    """Ends a worker whose parent was killed; its trial counts as dead and is tried again."""
+class _Obey(keras.callbacks.Callback):
+    """Ends a worker that is told to stop, or whose parent was killed.
+
+    In the first case the trial failed; in the second it counts as dead and is tried again.
+    """
+
+    def __init__(self, stop: Event | None) -> None:
+        super().__init__()
+        self.stop = stop
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self.stop and self.stop.is_set():
+            raise KeyboardInterrupt
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
             raise SystemExit(1)
