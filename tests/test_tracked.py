@@ -246,7 +246,7 @@ def test_two_at_once_both_finish(first, store, small):
 
 def test_a_real_server_does_the_same(tmp_path, small, store):
     with served(tmp_path / "server") as address:
-        arguments = ["main", "--dataset", str(small), "--epochs", "1"]
+        arguments = ["main", "--dataset", str(small), "--epochs", "2", "--batch_size", "32"]
         process = start(tmp_path, *arguments, MLFLOW_TRACKING_URI=address)
         _, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
