@@ -25,8 +25,7 @@ def serve(output: str, port: int) -> None:
         raise UserError(
             f"port={port} cannot be used ({error.strerror}); free is -P port={_next_free(port)}."
         ) from None
-    for stop in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background job ignores it
-        signal.signal(stop, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with server:
         print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)
         try:

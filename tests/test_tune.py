@@ -11,7 +11,8 @@ import optuna
 import psutil
 import pytest
 
-from mnist_cnn import cli, registry
+from mnist_cnn import cli, registry, sweep, tune
+from mnist_cnn.parameters import UserError
 from tests.conftest import served, start, wait_for
 from tests.test_tracked import artifacts, last_run
 
@@ -28,6 +29,14 @@ def finished(study, folder):
     except Exception:  # the database is not there yet
         return 0
     return sum(state in ("COMPLETE", "PRUNED") for state in states)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_seeds():
+    """Two seeds at the end instead of three, in the sweeps of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "SEEDS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +104,25 @@ def states(study):
     return [run.info.status for run in runs(study=study, verb="trial")]
 
 
+def test_the_best_is_the_most_accurate_or_the_cheapest_as_good():
+    def study(directions, *values):
+        made = optuna.create_study(directions=directions)
+        for accuracy, cost in values:
+            both = [accuracy, cost][: len(directions)]
+            attributes = {sweep.COST: cost}
+            made.add_trial(optuna.trial.create_trial(values=both, user_attrs=attributes))
+        return made
+
+    values = (0.99, 900), (0.99, 800), (0.989, 300), (0.95, 100)
+    one = sweep.best_trial(study(["maximize"], *values), images=5000)
+    assert one.user_attrs[sweep.COST] == 800, "of equals the cheapest"
+    front = sweep.best_trial(study(["maximize", "minimize"], *values), images=5000)
+    assert front.user_attrs[sweep.COST] == 300, "within a standard error of 0.0014"
+    with pytest.raises(UserError, match="no completed trial"):
+        sweep.best_trial(study(["maximize"]), images=5000)
+
+
+@pytest.mark.slow
 def test_the_front_keeps_the_cheapest_of_the_good(store, small):
     command = ["tune", "--study", "front", "--dataset", str(small), *SMALL]
     assert cli.run([*command, "--objective", "front", "--trials", "3"]) == 0
