@@ -49,8 +49,7 @@ def fit(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
-        # Ten calls an epoch keep Python out of the way and the progress bar alive.
-        steps_per_execution=max(1, steps // 10),
+        steps_per_execution=_steps_per_execution(steps),
     )
 
     started = time.perf_counter()
@@ -65,6 +64,15 @@ def fit(
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
     return Fitted(model, history.history, time.perf_counter() - started)
+
+
+def _steps_per_execution(steps: int) -> int:
+    """Steps in one call: few calls keep Python out of the way, ten or more the progress bar alive.
+
+    A divisor of the steps of an epoch, for Keras would take the rest from the next epoch.
+    """
+    calls = next((n for n in range(10, steps) if steps % n == 0), steps)
+    return steps // calls
 
 
 def _one_hot(labels: np.ndarray) -> np.ndarray:

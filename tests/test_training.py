@@ -84,6 +84,25 @@ def test_every_epoch_takes_every_image_once_in_an_order_of_its_own(training):
     assert not np.array_equal(*epochs)
 
 
+class Steps(keras.callbacks.Callback):
+    """The steps taken at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.taken.append(int(self.model.optimizer.iterations))
+
+
+@pytest.mark.parametrize("batch_size", [100, 48, 33])  # 11, 23 and 34 steps an epoch
+def test_an_epoch_ends_where_its_images_end(training, batch_size):
+    counter = Steps()
+    fit(replace(FAST, epochs=3, batch_size=batch_size), training, 0, [counter], quiet=True)
+    steps = -(-len(training.train) // batch_size)
+    assert counter.taken == [steps, 2 * steps, 3 * steps]
+
+
 def test_classic_is_plain_keras(training):
     """The same batches through a loop of bare Keras, without our plumbing, give the same loss."""
     recipe = replace(CLASSIC, epochs=1)
