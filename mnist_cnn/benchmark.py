@@ -169,7 +169,7 @@ def as_table(rows: list[Row]) -> str:
     frame = pd.DataFrame(map(asdict, rows))
     lines = [
         "| recipe | parameters | n | test accuracy, % (min to max) | validation, % | fit, s "
-        "| share of time | 10,000 answers, s |",
+        "| share of time | test images, s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     varied = [name for name in ("images", "threads") if frame[name].nunique() > 1]

@@ -22,7 +22,12 @@ def bootstrap_interval(
     labels: np.ndarray,
     probabilities: np.ndarray,
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic over 200 resamples of the images; seeded."""
+    """The 95 % percentile interval of a statistic over 200 resamples of the images; seeded.
+
+    One image cannot be resampled: its value is both ends.
+    """
+    if len(labels) == 1:
+        return (statistic(labels, probabilities),) * 2
 
     def of(chosen: np.ndarray) -> float:
         return statistic(labels[chosen], probabilities[chosen])

@@ -61,7 +61,7 @@ def _deep(recipe: Recipe) -> list[keras.Layer]:
     """Two pairs of convolutions, at the full and at half the resolution.
 
     BatchNorm stands behind the pooling where there is one and not behind the first convolution:
-    a quarter of the pixels to normalise makes an epoch a quarter shorter, and nothing is lost.
+    an epoch is a quarter shorter than with one behind every convolution (docs/search.md).
     """
 
     def conv(filters: int) -> keras.Layer:

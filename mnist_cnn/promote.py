@@ -5,7 +5,7 @@ The rule, on the validation images. A candidate becomes champion if
 1. it is right at least as often as FLOOR, and if converted, TensorFlow.js answers as Keras does;
 2. there is no champion, or an exact one-sided McNemar test on the same images says, at LEVEL, that
    the candidate is better: equal is not better, so a worse model never replaces a better one;
-3. no corruption of MNIST-C and no slice of the images costs it more than MARGIN of accuracy.
+3. no corruption and no slice of the images costs it more than MARGIN of accuracy.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def gate(source: Source, network: keras.Model, right: np.ndarray, data: Training
             wins, verdict = _verdict(source, network, right, data, champion)
             if not wins:
                 return _keep(source, verdict)
-            if registry.champion() == champion:
+            now = registry.champion()
+            if (now and now.version) == (champion and champion.version):
                 return _crown(source, verdict)
 
 

@@ -106,4 +106,5 @@ def tag(source: Source, tags: dict[str, object]) -> None:
 def describe(source: Source, text: str) -> None:
     """Put a description on the model version, if `source` is one."""
     if source.version:
-        mlflow.MlflowClient().update_model_version(source.name, source.version, text)
+        # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more.
+        mlflow.MlflowClient().update_model_version(source.name, source.version, text[:5000])

@@ -110,7 +110,7 @@ def open_study(
     digest = hashlib.sha256(repr(search).encode()).hexdigest()[:16]
     if study.user_attrs.get("definition", digest) != digest:
         raise UserError(
-            f"study={name} exists with another recipe, search space or dataset; "
+            f"study={name} exists with another recipe, search or dataset; "
             "choose another name for this one."
         )
     study.set_user_attr("definition", digest)

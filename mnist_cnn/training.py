@@ -132,7 +132,7 @@ def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
     """Images uint8 (n, 28, 28, 1), each turned, sized, slanted and moved at random.
 
     At strength 1: up to 10 degrees, exp(±0.1) in width and in height, 0.1 of slant, 2 pixels.
-    One native operation for the whole batch; Keras's layers for it cost more than the training.
+    One native operation for the whole batch.
     """
     random = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -strength, strength)
     turn, width, height, slant, right, down = tf.unstack(random)

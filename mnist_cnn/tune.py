@@ -84,10 +84,10 @@ def tune(
             _log_sweep(opened)
 
         # Of several machines only the one that ended the last trial goes on to the end.
-        if complete or _last(opened).user_attrs["parent"] == run.info.run_id:
-            _train_the_best(opened, task, data)
-        else:
+        if not complete and sweep.finished(opened) >= trials and _last(opened) != run.info.run_id:
             print("The last trial ended elsewhere; the best is trained there.")
+        else:
+            _train_the_best(opened, task, data)
 
 
 def _work_together(task: Sweep, workers: int, data: Training) -> None:
@@ -246,9 +246,11 @@ class _Obey(keras.callbacks.Callback):
             raise SystemExit(1)
 
 
-def _last(study: optuna.Study) -> FrozenTrial:
+def _last(study: optuna.Study) -> str:
+    """The parent run of the trial that was finished last."""
     trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)
-    return max(trials, key=lambda trial: (trial.datetime_complete, trial.number))
+    last = max(trials, key=lambda trial: (trial.datetime_complete, trial.number))
+    return last.user_attrs["parent"]
 
 
 def _log_sweep(study: optuna.Study) -> None:

@@ -7,8 +7,9 @@ import mlflow
 import numpy as np
 import pytest
 
-from mnist_cnn import cli, registry
-from mnist_cnn.data import load_test
+from mnist_cnn import cli, promote, registry
+from mnist_cnn.backend import keras
+from mnist_cnn.data import load_test, load_training
 from mnist_cnn.model import predict
 from tests.conftest import served, start, wait_for
 
@@ -100,7 +101,8 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     assert len(sections) == 9, "the nine of Mitchell et al. 2019"
     assert f"{metrics['robust_accuracy']:.4f}" in card
     version = mlflow.MlflowClient().get_model_version(registry.NAME, first.version)
-    assert version.description == card
+    assert version.description == card[:5000]
+    assert "## Caveats" in version.description, "nothing of it is cut off"
 
     text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/confusion_matrix.csv")
     counts = np.array([line.split(",")[1:] for line in text.splitlines()[1:]], int)
@@ -149,6 +151,39 @@ def test_main_is_train_evaluate_and_convert_as_steps_of_one_run(first, small):
     assert by_verb["evaluate"].data.tags["model_version"] == aliases()["candidate"]
 
 
+def test_gate_refuses_a_better_model_that_is_worse_somewhere(first, small):
+    """The evidence says all right on validation; but it reads black on white only."""
+    network = registry.load(first)
+    inverting = keras.Sequential(
+        [keras.layers.Input((28, 28, 1)), keras.layers.Rescaling(-1.0, 1.0), network]
+    )
+    assert train(small, "--epochs", "1") == 0
+    candidate = registry.find(f"models:/{registry.NAME}/{versions()[-1]}")
+    data = load_training(str(small))
+    all_right = np.ones(len(data.validation), bool)
+    champion = aliases()["champion"]
+    with mlflow.start_run():
+        verdict = promote.gate(candidate, inverting, all_right, data)
+        assert f"Version {champion} stays champion" in verdict
+        assert "largest loss" in verdict
+        assert aliases()["champion"] == champion
+        # The same evidence with a network that loses nothing anywhere.
+        verdict = promote.gate(candidate, network, all_right, data)
+        assert f"Version {candidate.version} is the new champion" in verdict
+        below = promote.gate(first, network, np.zeros(len(all_right), bool), data)
+        assert "at least 0.5 needed" in below
+    history = mlflow.MlflowClient().get_registered_model(registry.NAME).tags[promote.HISTORY]
+    assert history.splitlines()[-1].endswith(f"version {candidate.version}")
+    assert cli.run(["promote", "--version", champion]) == 0
+
+
+def test_one_test_image_without_ink_is_evaluated(first, store):
+    images, labels = np.zeros((24, 28, 28), np.uint8), np.arange(24) % 10
+    np.savez(store / "dark.npz", x_train=images, y_train=labels, x_test=images[:1], y_test=[3])
+    assert cli.run(["evaluate", "--dataset", "dark.npz", "--model", first.uri]) == 0
+    assert last_run("evaluate").data.tags["worst_slice"] == "all"
+
+
 def test_training_that_diverges_registers_nothing(first, small, capsys):
     before = versions(), aliases()
     command = ["train", "--dataset", str(small), "--recipe", "classic", "--learning_rate", "10"]
@@ -173,8 +208,6 @@ FAILURES = {
 
 @pytest.mark.parametrize(("arguments", "says", "verb"), FAILURES.values(), ids=FAILURES)
 def test_failure_is_one_sentence_and_a_failed_run(first, store, arguments, says, verb, capsys):
-    from mnist_cnn.backend import keras
-
     images, labels = np.zeros((24, 28, 28), np.uint8), np.arange(24) % 10
     np.savez(store / "nan.npz", x_train=np.full(images.shape, np.nan), y_train=labels)
     np.savez(store / "half.npz", x_train=images, y_train=labels)

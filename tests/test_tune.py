@@ -137,6 +137,17 @@ def test_the_front_keeps_the_cheapest_of_the_good(store, small):
     assert "Accuracy against cost" in page
 
 
+def test_time_is_up_before_a_trial_completes(store, small, capsys):
+    """Nothing but a foreign trial that never ends: after the timeout, one sentence."""
+    command = ["tune", "--study", "late", "--dataset", str(small), *SMALL, "--trials", "1"]
+    other = optuna.create_study(
+        study_name="late", storage=f"sqlite:///{store}/tune.db", direction="maximize"
+    )
+    other.ask()
+    assert cli.run([*command, "--timeout", "2"]) == 1
+    assert "study=late has no completed trial yet" in capsys.readouterr().err
+
+
 def test_killed_sweep_goes_on_and_counts_nothing_twice(store, small):
     """Two workers: one is killed and the other goes on; then the parent, and nobody remains."""
     command = ["tune", "--study", "killed", "--dataset", str(small), *SMALL, "--trials", "6"]
@@ -211,8 +222,12 @@ def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path)
             folder.mkdir()
             command = ["tune", "--study", "joint", "--storage", postgres, "--trials", "8"]
             command += ["--dataset", str(small), *SMALL]
-            settings = {"MLFLOW_TRACKING_URI": address, "PGPASSWORD": "between-us"}
-            joined.append(start(folder, *command, **settings))
+            secret = {"PGPASSWORD": "between-us"}
+            if joined:  # the second machine keeps it in a password file
+                (folder / "pgpass").write_text("*:*:*:sweeper:between-us\n")
+                (folder / "pgpass").chmod(0o600)
+                secret = {"PGPASSFILE": str(folder / "pgpass")}
+            joined.append(start(folder, *command, MLFLOW_TRACKING_URI=address, **secret))
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
 
         def trials_of_both():
