@@ -142,7 +142,7 @@ ACCURATE = replace(
     TINY,
     name="accurate",
     claim="the best accuracy a patient user can get",
-    # Two convolutions at the full resolution do more than twice the filters behind a stride of 2.
+    # At the full resolution a quarter of the parameters do what they do behind a stride of 2.
     filters=(16, 32, 64, 96),
     epochs=12,
     # Fewer, larger steps use both cores better; the rate grows with the batch.
