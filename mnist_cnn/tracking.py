@@ -29,9 +29,11 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     if not nested:
         _bury_the_dead()
     with mlflow.start_run(
-        run_name=None if "MLFLOW_RUN_ID" in os.environ else verb, nested=nested
+        run_name=None if "MLFLOW_RUN_ID" in os.environ else verb,
+        nested=nested,
+        # From the first moment: a kill must not leave a run that nobody can name.
+        tags={"verb": verb, "process": process_name()},
     ) as run:
-        mlflow.set_tags({"verb": verb, "process": process_name()})
         log_params(parameters)
         try:
             yield run

@@ -191,12 +191,13 @@ def _trial(
     chosen = task.search.suggest(trial)
     front = task.search.objective == "front"
     callbacks = [LogEpochs(), _Obey(stop), *([] if front else [_Report(trial)])]
+    # Tags from the first moment: a kill must not leave a run that nobody can name.
+    tags = {"verb": "trial", "study": task.study, "process": process_name()}
     with mlflow.start_run(
-        run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent
+        run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent, tags=tags
     ) as run:
         trial.set_user_attr("mlflow_run", run.info.run_id)
         trial.set_user_attr("parent", task.parent)
-        mlflow.set_tags({"verb": "trial", "study": task.study, "process": process_name()})
         log_params(hyperparameters(chosen) | {"trial": trial.number})
         try:
             fitted = fit(chosen, data, task.search.seed, callbacks, quiet=True)
