@@ -26,14 +26,16 @@ from mnist_cnn.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
 from mnist_cnn.tracking import tracked
-from mnist_cnn.weaknesses import behaviour, robust_figures, robustness, slices
+from mnist_cnn.weaknesses import attacks, behaviour, robust_figures, robustness, slices
 
 # Tags of a version that say how it was made.
 ORIGIN = ("recipe", "seed", "dataset", "dataset_digest", "parameter_count", "study")
 
 
-# The parts that take many answers look at the first images only, unless depth=full.
+# The parts that take many answers look at the first images only, unless depth=full; an attack
+# takes 40 gradients an image, so with it too.
 CORRUPTED, BEHAVIOUR = 2000, 1000
+ATTACKED, ATTACKED_IN_FULL = 200, 2000
 
 
 def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "standard") -> None:
@@ -101,7 +103,7 @@ def summary(split: Split, probabilities: np.ndarray, temperature: float) -> dict
 def _log_weaknesses(
     network: keras.Model, test: Split, probabilities: np.ndarray, full: bool
 ) -> dict[str, float]:
-    """Log the corruption suite; returns its figures and those of behaviour."""
+    """Log the corruption suite; returns its figures and those of behaviour and attacks."""
 
     def answer(images: np.ndarray) -> np.ndarray:
         return predict(network, images)
@@ -113,7 +115,9 @@ def _log_weaknesses(
     mlflow.log_text(table.to_csv(index=False), "robustness.csv")
     clean = float((probabilities.argmax(1) == test.y)[: len(some)].mean())
     mlflow.log_figure(plots.robustness(table, clean, len(some)), "robustness.png")
-    return robust_figures(table) | behaviour(answer, few)
+    count = ATTACKED_IN_FULL if full else ATTACKED
+    attacked = attacks(network, Split(test.x[:count], test.y[:count]))
+    return robust_figures(table) | behaviour(answer, few) | attacked
 
 
 def log_report(split: Split, probabilities: np.ndarray, honest: np.ndarray, title: str) -> None:

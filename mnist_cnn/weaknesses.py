@@ -1,19 +1,22 @@
-"""Where a classifier is weak: corruptions, slices of the images, behaviour. Knows no MLflow.
+"""Where a classifier is weak: corruptions, slices, behaviour, attacks. Knows no MLflow.
 
 `Answer` is a classifier: images uint8 (n, 28, 28, 1) to probabilities float32 (n, 10).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from mnist_cnn.backend import keras
 from mnist_cnn.corruptions import KINDS, corrupted
 from mnist_cnn.data import Split
 from mnist_cnn.metrics import accuracy_interval
+from mnist_cnn.model import scaled
 
 Answer = Callable[[np.ndarray], np.ndarray]
 
@@ -117,3 +120,51 @@ def behaviour(answer: Answer, images: Split) -> dict[str, float]:
         "blank_confidence": float(answer(np.zeros_like(x[:1])).max()),
         "noise_confidence": float(answer(rng.integers(0, 256, x.shape, np.uint8)).max(1).mean()),
     }
+
+
+def attacks(network: keras.Model, images: Split) -> dict[str, float]:
+    """Accuracy after attacks that know the network, from the Adversarial Robustness Toolbox.
+
+    Every pixel may change by 0.3 of the range, MNIST's usual bound (Madry et al. 2018), which an
+    ordinary network does not survive, and by 0.1 (`_0.1`).
+
+    - `fgsm_accuracy`: one step along the sign of the gradient (Goodfellow et al. 2015);
+    - `pgd_accuracy`: 40 steps of 0.01 from a random start (Madry et al. 2018).
+    """
+    x = scaled(images.x)
+    found = {}
+    for epsilon, suffix in ((0.3, ""), (0.1, "_0.1")):
+        for name, bad in adversarial(network, x, images.y, epsilon).items():
+            guesses = network.predict(bad, batch_size=500, verbose=0).argmax(1)
+            found[f"{name}_accuracy{suffix}"] = float((guesses == images.y).mean())
+    return found
+
+
+def adversarial(
+    network: keras.Model, x: np.ndarray, labels: np.ndarray, epsilon: float
+) -> dict[str, np.ndarray]:
+    """Images `x`, float32 in [0, 1], as `fgsm` and `pgd` change them by at most `epsilon` a pixel.
+
+    The same twice: the random start of `pgd` is seeded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that PyTorch is not installed
+        # Here, for it takes two seconds that the other parts need not spend.
+        from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentTensorFlowV2
+        from art.estimators.classification import TensorFlowV2Classifier
+
+    classifier = TensorFlowV2Classifier(
+        model=network,
+        nb_classes=10,
+        input_shape=(28, 28, 1),
+        # Keras takes it from the logits, so a network that is sure has a gradient still.
+        loss_object=keras.losses.CategoricalCrossentropy(),
+        clip_values=(0.0, 1.0),
+    )
+    options = {"eps": epsilon, "batch_size": 200}
+    fgsm = FastGradientMethod(classifier, **options)
+    pgd = ProjectedGradientDescentTensorFlowV2(
+        classifier, eps_step=0.01, max_iter=40, num_random_init=1, verbose=False, **options
+    )
+    np.random.seed(0)  # the random start takes no generator
+    return {"fgsm": fgsm.generate(x, labels), "pgd": pgd.generate(x, labels)}

@@ -95,6 +95,8 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
     assert {"test_loss", "evaluate_seconds", "val_accuracy", "test_ece"} <= set(metrics)
     assert {"robust_accuracy", "robust_fog", "robust_zigzag", "shift_invariance"} <= set(metrics)
+    attacked = {"fgsm_accuracy", "fgsm_accuracy_0.1", "pgd_accuracy", "pgd_accuracy_0.1"}
+    assert attacked <= set(metrics)
     assert metrics["test_ece_low"] <= metrics["test_ece"] <= metrics["test_ece_high"]
     card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
     sections = [line for line in card.splitlines() if line.startswith("## ")]

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from skimage import transform
 
+from mnist_cnn.backend import keras, tf
 from mnist_cnn.corruptions import KINDS, corrupted
 from mnist_cnn.data import Split, load_training
-from mnist_cnn.weaknesses import behaviour, robust_figures, robustness, slices
+from mnist_cnn.model import scaled
+from mnist_cnn.weaknesses import adversarial, attacks, behaviour, robust_figures, robustness, slices
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,43 @@ def test_behaviour_of_a_classifier_that_sees_only_the_left_edge(digits):
     assert figures["noise_confidence"] == pytest.approx(0.6)
     always = behaviour(lambda x: np.full((len(x), 10), 0.1), digits)
     assert always["shift_invariance"] == always["thickness_invariance"] == 1.0
+
+
+@pytest.fixture(scope="module")
+def reader(small):
+    """A small network that reads most of the digits."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
+    network = keras.Sequential([keras.layers.Input((28, 28, 1)), *layers])
+    network.compile(keras.optimizers.SGD(0.1, 0.9), "sparse_categorical_crossentropy")
+    train = load_training(str(small)).train
+    network.fit(scaled(train.x), train.y, epochs=5, verbose=0)
+    return network
+
+
+def test_fgsm_is_the_one_by_hand(reader, digits):
+    x = scaled(digits.x)
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(x)
+        tape.watch(pixels)
+        loss = keras.losses.sparse_categorical_crossentropy(digits.y, reader(pixels))
+    by_hand = np.clip(x + np.float32(0.1) * np.sign(tape.gradient(loss, pixels)), 0, 1)
+    np.testing.assert_allclose(adversarial(reader, x, digits.y, 0.1)["fgsm"], by_hand, atol=1e-6)
+
+
+def test_pgd_stays_within_its_bound_and_does_the_same_twice(reader, digits):
+    x = scaled(digits.x)
+    bad = adversarial(reader, x, digits.y, 0.1)["pgd"]
+    assert 0.09 < np.abs(bad - x).max() < 0.1001
+    assert (bad.min(), bad.max()) == (0, 1)
+    np.testing.assert_array_equal(bad, adversarial(reader, x, digits.y, 0.1)["pgd"])
+    still = adversarial(reader, x, digits.y, 0.0)
+    np.testing.assert_array_equal(still["pgd"], x)
+
+
+def test_a_stronger_attack_leaves_less(reader, digits):
+    figures = attacks(reader, digits)
+    clean = (reader.predict(scaled(digits.x), verbose=0).argmax(1) == digits.y).mean()
+    assert clean > 0.9
+    assert figures["pgd_accuracy_0.1"] <= figures["fgsm_accuracy_0.1"] < clean
+    assert figures["pgd_accuracy"] <= figures["fgsm_accuracy"] <= figures["fgsm_accuracy_0.1"]
