@@ -25,6 +25,8 @@ from mnist_cnn.recipes import Recipe
 # Heartbeats are experimental in Optuna; nothing else notices a killed trial.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+BATCH_SIZES = (32, 64, 128)
+LABEL_SMOOTHING = 0.2  # at most
 HEARTBEAT = 5  # seconds; a trial silent for three of them is dead, and tried again
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 COST = "parameter_count"  # the price of a model; its seconds stand beside it in trials.csv
@@ -52,9 +54,25 @@ class Search:
         for i in range(len(self.recipe.filters)):
             trial.suggest_categorical(f"filters_{i + 1}", self.filters_choices)
         trial.suggest_float("learning_rate", *self.learning_rate_range, log=True)
-        trial.suggest_categorical("batch_size", (32, 64, 128))
-        trial.suggest_float("label_smoothing", 0.0, 0.2)
+        trial.suggest_categorical("batch_size", BATCH_SIZES)
+        trial.suggest_float("label_smoothing", 0.0, LABEL_SMOOTHING)
         return self.described(trial)
+
+    def start(self) -> dict[str, Any] | None:
+        """The recipe as it is, as Optuna would suggest it; None if the space does not hold it."""
+        recipe = self.recipe
+        low, high = self.learning_rate_range
+        inside = (
+            set(recipe.filters) <= set(self.filters_choices)
+            and low <= recipe.learning_rate <= high
+            and recipe.batch_size in BATCH_SIZES
+            and recipe.label_smoothing <= LABEL_SMOOTHING
+        )
+        if not inside:
+            return None
+        names = ("learning_rate", "batch_size", "label_smoothing")
+        filters = {f"filters_{i + 1}": count for i, count in enumerate(recipe.filters)}
+        return filters | {name: getattr(recipe, name) for name in names}
 
     def described(self, trial: optuna.Trial | FrozenTrial) -> Recipe:
         """The recipe of a trial: its filters_1, filters_2, ... become `filters`."""
@@ -113,6 +131,9 @@ def open_study(
             f"study={name} exists with another recipe, search or dataset; "
             "choose another name for this one."
         )
+    start = search.start()
+    if start and "definition" not in study.user_attrs:
+        study.enqueue_trial(start)  # what is to be beaten is tried first
     study.set_user_attr("definition", digest)
     return study
 
@@ -179,6 +200,16 @@ def best_trial(study: optuna.Study, images: int) -> FrozenTrial:
     margin = (best * (1 - best) / images) ** 0.5 if len(study.directions) > 1 else 0.0
     enough = [trial for trial in complete if trial.values[0] >= best - margin]
     return min(enough, key=lambda trial: trial.user_attrs[COST])
+
+
+def saved_seconds(study: optuna.Study, epochs: int) -> float:
+    """What the pruned trials would have taken to their end, each at its own seconds an epoch."""
+    saved = 0.0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
+        done = len(trial.intermediate_values)
+        if done:  # one that diverged in its first epoch tells no pace
+            saved += trial.duration.total_seconds() * (epochs - done) / done
+    return saved
 
 
 def report(study: optuna.Study) -> str:

@@ -39,6 +39,7 @@ SEEDS = 3  # of the best configuration at the end, so that luck is seen
 class Sweep:
     """All that a worker needs to know."""
 
+    recipe: Recipe  # as it was before the sweep
     search: Search
     dataset: str
     study: str
@@ -70,7 +71,7 @@ def tune(
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
         search = Search(base, seed, data.digest, **space)
-        task = Sweep(search, dataset, study, storage, trials, timeout, run.info.run_id)
+        task = Sweep(recipe, search, dataset, study, storage, trials, timeout, run.info.run_id)
         opened = _open(task, worker=0)
         complete = sweep.finished(opened) >= trials
         try:
@@ -81,7 +82,7 @@ def tune(
                 f"interrupted after {done} of {trials} trials; the same command goes on."
             ) from None
         finally:
-            _log_sweep(opened)
+            _log_sweep(opened, epochs)
 
         # Of several machines only the one that ended the last trial goes on to the end.
         if not complete and sweep.finished(opened) >= trials and _last(opened) != run.info.run_id:
@@ -254,41 +255,56 @@ def _last(study: optuna.Study) -> str:
     return last.user_attrs["parent"]
 
 
-def _log_sweep(study: optuna.Study) -> None:
+def _log_sweep(study: optuna.Study, epochs: int) -> None:
     mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
     mlflow.log_text(sweep.report(study), "study.html")
-    mlflow.log_metric("finished_trials", sweep.finished(study))
+    saved = sweep.saved_seconds(study, epochs)
+    mlflow.log_metrics({"finished_trials": sweep.finished(study), "saved_seconds": saved})
+    if saved:
+        print(f"Trials that were ended early would have trained {saved / 60:.1f} minutes more.")
 
 
 def _train_the_best(study: optuna.Study, task: Sweep, data: Training) -> None:
-    """Train the best and the recipe as it is with other seeds; register and evaluate the best."""
-    base, seed = task.search.recipe, task.search.seed
+    """Train the best in full with other seeds, beside the recipe; register and evaluate the best.
+
+    The recipe is trained as it is, and with as many epochs as the best: more epochs alone help too.
+    """
+    recipe, seed = task.recipe, task.search.seed
     best = task.search.described(sweep.best_trial(study, len(data.validation)))
+    best = replace(best, epochs=max(best.epochs, recipe.epochs))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
 
-    scores = [_score(best, data, seed + i) for i in range(2, SEEDS + 1)]
-    before = [_score(base, data, seed + i) for i in range(1, SEEDS + 1)]
     version = train_version(best, seed + 1, task.dataset)
     source = registry.find(f"models:/{registry.NAME}/{version}")
     registry.tag(source, {"study": task.study, "tune_run": task.parent})
+    scores = [_score(best, data, seed + i) for i in range(2, SEEDS + 1)]
     scores.append(float(source.tags["val_accuracy"]))
-    mlflow.log_metrics(
-        {
-            "best_val_accuracy": float(np.mean(scores)),
-            "recipe_val_accuracy": float(np.mean(before)),
-        }
-    )
-    print(
-        f"val_accuracy over {SEEDS} seeds: best {_spread(scores)}, recipe {base.name} as it is "
-        f"{_spread(before)}."
-    )
+    mlflow.log_metric("best_val_accuracy", float(np.mean(scores)))
+    print(f"val_accuracy over {SEEDS} seeds: the best {_spread(scores)}.")
+    for epochs in sorted({recipe.epochs, best.epochs}):
+        rival = replace(recipe, epochs=epochs)
+        before = [_score(rival, data, seed + i) for i in range(1, SEEDS + 1)]
+        gain, error = _gain(scores, before)
+        key = "recipe" if epochs == recipe.epochs else "recipe_same_epochs"
+        figures = {"val_accuracy": np.mean(before), "gain": gain, "gain_standard_error": error}
+        mlflow.log_metrics({f"{key}_{name}": float(value) for name, value in figures.items()})
+        print(
+            f"{recipe.name}, epochs={epochs}: {_spread(before)}; the best gains "
+            f"{100 * gain:+.2f} points (standard error {100 * error:.2f})."
+        )
     evaluate(source.uri, task.dataset, promote=True)
 
 
 def _score(recipe: Recipe, data: Training, seed: int) -> float:
     return fit(recipe, data, seed, quiet=True).history["val_accuracy"][-1]
+
+
+def _gain(new: list[float], old: list[float]) -> tuple[float, float]:
+    """Difference of the means, and its standard error as in Welch's test."""
+    error = (np.var(new, ddof=1) / len(new) + np.var(old, ddof=1) / len(old)) ** 0.5
+    return float(np.mean(new) - np.mean(old)), float(error)
 
 
 def _spread(values: list[float]) -> str:
