@@ -55,6 +55,11 @@ class Recipe:
         number(0, 3),
         "random distortion of each image; 1: up to 10 degrees, 10 % in size and slant, 2 pixels",
     )
+    disturb: float = _hyper(
+        0.0,
+        number(0, 1),
+        "share of images in another look (filter, contrast, patches, noise); falls to 0 by the end",
+    )
 
 
 def hyperparameters(recipe: Recipe) -> dict[str, Any]:

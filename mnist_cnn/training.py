@@ -106,6 +106,7 @@ def _batches(recipe: Recipe, split: Split, seed: int) -> tf.data.Dataset:
     margin = (recipe.shift, recipe.shift)
     images = tf.constant(np.pad(split.x, ((0, 0), margin, margin, (0, 0))))
     labels = tf.constant(split.y)
+    steps = recipe.epochs * -(-len(split) // recipe.batch_size)
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
         shuffled = tf.random.experimental.stateless_shuffle(
@@ -115,14 +116,17 @@ def _batches(recipe: Recipe, split: Split, seed: int) -> tf.data.Dataset:
 
     def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = tf.gather(images, chosen)
+        here = [seed, tf.cast(step, tf.int32)]
         if recipe.shift:
-            at = tf.random.stateless_uniform(
-                [2], [seed, tf.cast(step, tf.int32)], 0, pixels + 1, tf.int32
-            )
+            at = tf.random.stateless_uniform([2], here, 0, pixels + 1, tf.int32)
             x = tf.slice(x, [0, at[0], at[1], 0], [-1, 28, 28, 1])
         if recipe.distort:
-            x = distorted(x, recipe.distort, [seed, tf.cast(step, tf.int32)])
-        return tf.cast(x, tf.float32) / 255.0, tf.one_hot(tf.gather(labels, chosen), 10)
+            x = distorted(x, recipe.distort, here)
+        x = tf.cast(x, tf.float32) / 255.0
+        if recipe.disturb:
+            left = 1.0 - tf.cast(step, tf.float32) / steps
+            x = disturbed(x, recipe.disturb * left, here)
+        return x, tf.one_hot(tf.gather(labels, chosen), 10)
 
     epochs = tf.data.Dataset.range(recipe.epochs)
     return epochs.flat_map(order).enumerate().map(batch, num_parallel_calls=1).prefetch(4)
@@ -154,6 +158,62 @@ def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
         fill_mode="CONSTANT",
         fill_value=0.0,
     )
+
+
+def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Tensor:
+    """Images float32 (n, 28, 28, 1) in [0, 1], about a `share` of them in another look.
+
+    Each of those goes through a random filter (random convolutions, Xu et al. 2021), takes a sign,
+    a contrast and a level of its own, three patches (random erasing, Zhong et al. 2020) and noise.
+    """
+    count = tf.shape(images)[0]
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    draws = tf.random.stateless_uniform([7, count, 1, 1, 1], seeds[0])
+    chosen, amount, sign, contrast, level, noise, size = tf.unstack(draws)
+
+    # A filter of 1, 3 or 5 pixels for each image: the images become the channels of one.
+    taps = tf.abs(tf.range(-2.0, 3.0))
+    reach = tf.maximum(taps[:, None], taps)[:, :, None, None]
+    filters = tf.random.stateless_normal([5, 5, count, 1], seeds[1])
+    filters *= tf.cast(reach <= tf.floor(3 * tf.reshape(size, [1, 1, count, 1])), tf.float32)
+    channels = tf.transpose(images, [3, 1, 2, 0])
+    seen = tf.nn.depthwise_conv2d(channels, filters, [1, 1, 1, 1], "SAME")
+    seen = tf.transpose(seen, [3, 1, 2, 0])
+    seen /= tf.reduce_max(tf.abs(seen), axis=(1, 2), keepdims=True) + 1e-6
+    seen = amount * tf.where(sign < 0.5, images, -images) + (1 - amount) * seen
+
+    # At least 0.3 of the range from black to white, anywhere in it.
+    low, high = (f(seen, axis=(1, 2), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
+    contrast = 0.3 + 0.7 * contrast
+    seen = contrast * (seen - low) / (high - low + 1e-6) + (1 - contrast) * level
+
+    for patch in tf.unstack(tf.random.stateless_uniform([3, 6, count, 1, 1, 1], seeds[2])):
+        seen = _patched(seen, *tf.unstack(patch))
+    seen += 0.25 * noise**2 * tf.random.stateless_normal(tf.shape(images), seeds[3])
+    return tf.where(chosen < share, tf.clip_by_value(seen, 0.0, 1.0), images)
+
+
+def _patched(
+    images: tf.Tensor,
+    across: tf.Tensor,
+    down: tf.Tensor,
+    width: tf.Tensor,
+    height: tf.Tensor,
+    look: tf.Tensor,
+    kind: tf.Tensor,
+) -> tf.Tensor:
+    """Images with a rectangle or a bar in most of them, of one grey or turned to the negative.
+
+    All draws are uniform in [0, 1), (n, 1, 1, 1).
+    """
+    places = tf.range(28.0)
+    width, height = 1 + 9 * width**2, 1 + 9 * height**2
+    height = tf.where(kind < 0.25, 28.0, height)
+    width = tf.where((kind >= 0.25) & (kind < 0.5), 28.0, width)
+    inside = tf.abs(places[:, None, None] - 30 * down + 1) < height / 2
+    inside &= tf.abs(places[:, None] - 30 * across + 1) < width / 2
+    patch = tf.where(look < 0.3, 1 - images, (look - 0.3) / 0.7)
+    return tf.where(inside & (kind < 0.75), patch, images)
 
 
 class _EpochMetrics(keras.callbacks.Callback):
