@@ -31,7 +31,7 @@ class Kind:
     corrupt: Corrupt
     published: int
     in_mnist_c: bool = True
-    # Training with `distort` shows a network something alike: not new to it at test time.
+    # Training with `distort` or `disturb` shows something alike: not new to a network at test time.
     like_training: bool = False
 
 
@@ -306,16 +306,16 @@ def _inversion(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
 
 
 KINDS = {
-    "shot_noise": Kind(_shot_noise, 5),
-    "impulse_noise": Kind(_impulse_noise, 4),
-    "glass_blur": Kind(_glass_blur, 1),
-    "motion_blur": Kind(_motion_blur, 1),
+    "shot_noise": Kind(_shot_noise, 5, like_training=True),
+    "impulse_noise": Kind(_impulse_noise, 4, like_training=True),
+    "glass_blur": Kind(_glass_blur, 1, like_training=True),
+    "motion_blur": Kind(_motion_blur, 1, like_training=True),
     "shear": Kind(_shear, 2, like_training=True),
     "scale": Kind(_scale, 3, like_training=True),
     "rotate": Kind(_rotate, 2, like_training=True),
-    "brightness": Kind(_brightness, 5),
+    "brightness": Kind(_brightness, 5, like_training=True),
     "translate": Kind(_translate, 3, like_training=True),
-    "stripe": Kind(_stripe, 5),
+    "stripe": Kind(_stripe, 5, like_training=True),
     "fog": Kind(_fog, 5),
     "spatter": Kind(_spatter, 4),
     "dotted_line": Kind(_dotted_line, 1),
@@ -323,7 +323,7 @@ KINDS = {
     "canny_edges": Kind(_canny_edges, 3),
     "thickness": Kind(_thickness, 3, in_mnist_c=False),
     "elastic": Kind(_elastic, 3, in_mnist_c=False, like_training=True),
-    "occlusion": Kind(_occlusion, 3, in_mnist_c=False),
-    "low_resolution": Kind(_low_resolution, 3, in_mnist_c=False),
-    "inversion": Kind(_inversion, 5, in_mnist_c=False),
+    "occlusion": Kind(_occlusion, 3, in_mnist_c=False, like_training=True),
+    "low_resolution": Kind(_low_resolution, 3, in_mnist_c=False, like_training=True),
+    "inversion": Kind(_inversion, 5, in_mnist_c=False, like_training=True),
 }

@@ -9,9 +9,9 @@ import pytest
 from mnist_cnn.backend import keras, tf
 from mnist_cnn.data import Split, load_training
 from mnist_cnn.model import build, scaled
-from mnist_cnn.recipes import CLASSIC, FAST, RECIPES, TINY
+from mnist_cnn.recipes import ACCURATE, CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
-from mnist_cnn.training import _batches, distorted, fit
+from mnist_cnn.training import _batches, distorted, disturbed, fit
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,32 @@ def test_distortion_moves_every_image_differently_and_no_further_than_it_says(tr
     assert 1.5 < moved.max() < 3.5
 
 
-@pytest.mark.parametrize("base", [FAST, TINY], ids=lambda recipe: recipe.name)
+def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
+    images = tf.constant(scaled(training.train.x[:400]))
+    once, again, other = (disturbed(images, 0.5, seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+    assert once.min() >= 0
+    assert once.max() <= 1
+    changed = (once != images.numpy()).any(axis=(1, 2, 3))
+    assert 0.4 < changed.mean() < 0.6
+    np.testing.assert_array_equal(disturbed(images, 0.0, [1, 2]), images)
+    # Dark on light as often as not: the mean pixel of a digit on black is 0.1.
+    assert 0.3 < once[changed].mean() < 0.7
+
+    recipe = replace(CLASSIC, epochs=2, batch_size=100, disturb=1.0)
+    batches = list(_batches(recipe, training.train, seed=0))
+    plain = list(_batches(replace(recipe, disturb=0.0), training.train, seed=0))
+    shares = [
+        (ours.numpy() != theirs.numpy()).any(axis=(1, 2, 3)).mean()
+        for (ours, _), (theirs, _) in zip(batches, plain, strict=True)
+    ]
+    assert shares[0] == 1
+    assert 0.3 < shares[len(shares) // 2] < 0.7
+    assert shares[-1] < 0.15
+
+
+@pytest.mark.parametrize("base", [FAST, ACCURATE], ids=lambda recipe: recipe.name)
 def test_same_seed_same_weights_bit_for_bit(training, base):
     recipe = replace(base, epochs=1)
     first, again, other = (
