@@ -4,15 +4,19 @@ import json
 import os
 import signal
 import warnings
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import mlflow
 import numpy as np
 import optuna
 import psutil
 import pytest
+from scipy.stats import ttest_ind
 
 from mnist_cnn import cli, registry, sweep, tune
 from mnist_cnn.parameters import UserError
+from mnist_cnn.recipes import FAST
 from tests.conftest import served, start, wait_for
 from tests.test_tracked import artifacts, last_run
 
@@ -114,6 +118,41 @@ def test_the_best_is_the_most_accurate_or_the_cheapest_as_good():
     assert front.user_attrs[sweep.COST] == 300, "within a standard error of 0.0014"
     with pytest.raises(UserError, match="no completed trial"):
         sweep.best_trial(study(["maximize"]), images=5000)
+
+
+def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path):
+    def search(choices):
+        limits = (choices, (0.02, 0.5), "accuracy", "tpe", "none")
+        return sweep.Search(replace(FAST, epochs=3), 0, "digest", *limits)
+
+    assert search((2, 4)).start() is None
+    held = search((16, 32, 64))
+    storage = f"sqlite:///{tmp_path}/study.db"
+    for _ in range(2):  # opened twice, tried once
+        study = sweep.open_study("first", storage, held, 0, lambda trial: None)
+    first, second = (held.suggest(study.ask()) for _ in range(2))
+    assert first == held.recipe
+    assert second != held.recipe
+
+
+def test_what_early_ends_saved_counts_each_at_its_own_pace():
+    study = optuna.create_study()
+    began = datetime(2026, 1, 1)
+    for state, epochs, seconds in (("PRUNED", 1, 10), ("PRUNED", 2, 30), ("COMPLETE", 4, 99)):
+        trial = optuna.trial.create_trial(
+            state=optuna.trial.TrialState[state],
+            value=0.9,
+            intermediate_values={epoch: 0.9 for epoch in range(1, epochs + 1)},
+        )
+        trial.datetime_start, trial.datetime_complete = began, began + timedelta(seconds=seconds)
+        study.add_trial(trial)
+    assert sweep.saved_seconds(study, epochs=4) == pytest.approx(3 * 10 + 2 * 15)
+
+
+def test_gain_has_the_standard_error_of_welch():
+    new, old = [0.99, 0.992, 0.994], [0.98, 0.985, 0.981]
+    gain, error = tune._gain(new, old)
+    assert gain / error == pytest.approx(ttest_ind(new, old, equal_var=False).statistic)
 
 
 @pytest.mark.slow
