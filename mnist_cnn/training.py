@@ -180,6 +180,7 @@ def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Ten
     seen = tf.nn.depthwise_conv2d(channels, filters, [1, 1, 1, 1], "SAME")
     seen = tf.transpose(seen, [3, 1, 2, 0])
     seen /= tf.reduce_max(tf.abs(seen), axis=(1, 2), keepdims=True) + 1e-6
+    amount = 0.3 + 0.7 * amount  # enough of the image itself to be read
     seen = amount * tf.where(sign < 0.5, images, -images) + (1 - amount) * seen
 
     # At least 0.3 of the range from black to white, anywhere in it.
