@@ -87,7 +87,7 @@ def convert(
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise UserError(f"output={output} cannot be written: {error.strerror}.") from None
-        except UserError:
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
 

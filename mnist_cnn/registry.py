@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mnist_cnn.archives import check_model
 from mnist_cnn.backend import keras
 from mnist_cnn.parameters import UserError
+from mnist_cnn.tracking import is_lost
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
@@ -57,6 +58,8 @@ def find(uri: str) -> Source:
         else:
             return Source(uri)  # models:/m-…, a logged model that is in no registry
     except MlflowException as error:
+        if not _answered_no(error):
+            raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
     return Source(f"models:/{name}/{found.version}", name, found.version, found.tags)
 
@@ -66,9 +69,16 @@ def champion() -> Source | None:
     client = mlflow.MlflowClient()
     try:
         client.get_model_version_by_alias(NAME, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        # A lost server is no empty throne: the next candidate would be crowned unproven.
+        if not _answered_no(error):
+            raise
         return None
     return find(f"models:/{NAME}@{CHAMPION}")
+
+
+def _answered_no(error: MlflowException) -> bool:
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def _newest(name: str) -> str:
@@ -98,6 +108,8 @@ def load(source: Source) -> keras.Model:
     except UserError:
         raise
     except Exception as error:  # whatever is raised at a file from elsewhere
+        if isinstance(error, MlflowException) and is_lost(error):
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"model={source.uri} cannot be loaded: {reason[0]}") from None
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import platform
+import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
 import mlflow
 import psutil
+from mlflow import environment_variables as settings
+from mlflow.exceptions import MlflowException
 
+from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import as_text
 
 MACHINE = f"{platform.node()}-{uuid.getnode():x}"  # one host name may stand for several machines
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
+
+
+class ServerLost(UserError):
+    """The tracking server is away, and was waited for as long as MLflow's settings allow."""
 
 
 @contextmanager
@@ -24,22 +34,98 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     """A run of `verb` with its parameters; FAILED, with the reason as tag `failure`, on an error.
 
     Under `mlflow run` it is the run that MLflow has begun; inside another run it is nested.
+    Raises ServerLost, and UserError where the store or the disk fails.
     """
     nested = mlflow.active_run() is not None
-    if not nested:
-        _bury_the_dead()
-    with mlflow.start_run(
-        run_name=None if "MLFLOW_RUN_ID" in os.environ else verb,
-        nested=nested,
-        # From the first moment: a kill must not leave a run that nobody can name.
-        tags={"verb": verb, "process": process_name()},
-    ) as run:
-        log_params(parameters)
+    try:
+        if not nested:
+            with hasty():  # nothing is to be lost yet: an answer now, not in four minutes
+                mlflow.MlflowClient().search_experiments(max_results=1)
+            _bury_the_dead()
+        with begun(
+            run_name=None if "MLFLOW_RUN_ID" in os.environ else verb,
+            nested=nested,
+            # From the first moment: a kill must not leave a run that nobody can name.
+            tags={"verb": verb, "process": process_name()},
+        ) as run:
+            log_params(parameters)
+            yield run
+    except (MlflowException, OSError) as error:
+        told = as_told(error)
+        if told is error:
+            raise
+        raise told from None
+
+
+@contextmanager
+def begun(**how: Any) -> Iterator[mlflow.ActiveRun]:
+    """`mlflow.start_run`, which on an error tags its reason, and waits for no lost server twice."""
+    with mlflow.start_run(**how) as run:
         try:
             yield run
         except BaseException as error:
-            mlflow.set_tag("failure", str(error) or type(error).__name__)
+            told = as_told(error)
+            if isinstance(told, ServerLost):
+                with hasty(), suppress(MlflowException):
+                    mlflow.end_run("FAILED")
+            else:
+                with suppress(MlflowException):
+                    mlflow.set_tag("failure", str(told) or type(told).__name__)
             raise
+
+
+def as_told(error: BaseException) -> BaseException:
+    """`error` as a UserError, if a server, a store or a disk is its cause; else as it is."""
+    if isinstance(error, MlflowException):
+        uri, reason = mlflow.get_tracking_uri(), str(error).strip().splitlines()[0]
+        kind, text = UserError, f"the tracking store {uri} cannot be used: {reason}"
+        if is_lost(error):
+            kind, text = ServerLost, f"the tracking server {uri} cannot be reached."
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        kind, text = UserError, f"{error.filename or 'a file'} cannot be written: {error.strerror}."
+    else:
+        return error
+    return kind(" ".join([text, *getattr(error, "__notes__", [])]))
+
+
+def is_lost(error: MlflowException) -> bool:
+    """Whether no answer came at all; an answer, if a refusal, is of a class of its own."""
+    return type(error) is MlflowException and error.message.startswith("API request to ")
+
+
+@contextmanager
+def hasty() -> Iterator[None]:
+    """No retries inside, and 10 seconds for an answer, where MLflow would wait for minutes."""
+    ours = {settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, settings.MLFLOW_HTTP_REQUEST_TIMEOUT: 10}
+    before = {variable: variable.get_raw() for variable in ours}
+    try:
+        for variable, value in ours.items():
+            variable.set(value)
+        yield
+    finally:
+        for variable, value in before.items():
+            variable.unset() if value is None else variable.set(value)
+
+
+class _SayThatWeWait(logging.Handler):
+    """One sentence at the first of MLflow's retries, where urllib3 would warn at each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "Retrying" not in record.msg or len(record.args[0].history) != 1:
+            return
+        factor = settings.MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get()
+        pauses = range(1, settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
+        seconds = sum(min(120, factor * 2**n) for n in pauses)
+        print(
+            f"The tracking server {mlflow.get_tracking_uri()} does not answer: waiting for it, "
+            f"up to {seconds / 60:.1f} minutes.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+logging.getLogger("urllib3.connectionpool").addHandler(_SayThatWeWait())
+logging.getLogger("urllib3.connectionpool").propagate = False
 
 
 def process_name(pid: int | None = None) -> str:

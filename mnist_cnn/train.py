@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import mlflow
 import numpy as np
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from mnist_cnn import plots, registry
+from mnist_cnn import kept, plots, registry
 from mnist_cnn.backend import keras
 from mnist_cnn.data import Training, load_training
 from mnist_cnn.model import scaled
 from mnist_cnn.recipes import Recipe, hyperparameters
-from mnist_cnn.tracking import PACKAGES, environment, log_params, pinned, tracked
+from mnist_cnn.tracking import PACKAGES, environment, hasty, log_params, pinned, tracked
 from mnist_cnn.training import Fitted, fit
 
 SIGNATURE = ModelSignature(
@@ -39,13 +44,23 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
             context="training",
         )
 
-        fitted = fit(recipe, data, seed, callbacks=[LogEpochs()])
+        log_epochs = LogEpochs()
+        place = kept.place(hyperparameters(recipe), seed, data.digest, environment())
+        fitted = kept.load(place, recipe)
+        if fitted:
+            print("This model is trained already, and was not logged: it is logged now.")
+            for epoch in range(len(fitted.history["loss"])):
+                log_epochs.on_epoch_end(epoch, {k: v[epoch] for k, v in fitted.history.items()})
+        else:
+            fitted = fit(recipe, data, seed, callbacks=[log_epochs])
 
-        mlflow.log_metric("train_seconds", fitted.train_seconds)
-        log_params({"parameter_count": fitted.model.count_params()})
-        title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
-        mlflow.log_figure(plots.training_curves(fitted.history, title), "training_curves.png")
-        version = _register(recipe, fitted, data, settings)
+        with kept.until_logged(place, fitted):
+            log_epochs.deliver()
+            mlflow.log_metric("train_seconds", fitted.train_seconds)
+            log_params({"parameter_count": fitted.model.count_params()})
+            title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
+            mlflow.log_figure(plots.training_curves(fitted.history, title), "training_curves.png")
+            version = _register(recipe, fitted, data, settings)
     print(
         f"Version {version} of {registry.NAME} is the new candidate: val_accuracy "
         f"{fitted.history['val_accuracy'][-1]:.4f} after {fitted.train_seconds:.1f} s of fit."
@@ -78,9 +93,27 @@ def _short(dataset: str) -> str:
 
 
 class LogEpochs(keras.callbacks.Callback):
-    """Sends the metrics of every epoch to the active run, the first epoch as step 1."""
+    """Sends the metrics of every epoch to the active run, the first epoch as step 1.
+
+    What cannot be sent waits for the next epoch, in order, and at last for `deliver`: MLflow's
+    asynchronous logging would lose it when its retries end, and orders nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[list[Metric]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
-        mlflow.log_metrics(
-            {name: float(value) for name, value in (logs or {}).items()}, step=epoch + 1
+        now = int(time.time() * 1000)
+        self.waiting.append(
+            [Metric(name, float(value), now, epoch + 1) for name, value in (logs or {}).items()]
         )
+        # A lost server must not hold up the training.
+        with hasty(), suppress(MlflowException):
+            self.deliver()
+
+    def deliver(self) -> None:
+        """Send what waits. Raises MlflowException."""
+        while self.waiting:
+            mlflow.MlflowClient().log_batch(mlflow.active_run().info.run_id, self.waiting[0])
+            del self.waiting[0]

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import optuna
+from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_cnn import registry, sweep
@@ -28,7 +29,15 @@ from mnist_cnn.evaluate import evaluate
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.sweep import Search
-from mnist_cnn.tracking import cores, environment, log_params, process_name, tracked
+from mnist_cnn.tracking import (
+    begun,
+    cores,
+    environment,
+    hasty,
+    log_params,
+    process_name,
+    tracked,
+)
 from mnist_cnn.train import LogEpochs, train_version
 from mnist_cnn.training import Diverged, fit
 
@@ -78,11 +87,17 @@ def tune(
             _work_together(task, workers, data)
         except KeyboardInterrupt:
             done = sweep.finished(opened)
+            _log_sweep(opened, epochs)
             raise UserError(
                 f"interrupted after {done} of {trials} trials; the same command goes on."
             ) from None
-        finally:
-            _log_sweep(opened, epochs)
+        except BaseException as error:
+            error.add_note("The same command goes on with the study.")
+            # The server may be the reason: it has been waited for.
+            with hasty(), suppress(MlflowException):
+                _log_sweep(opened, epochs)
+            raise
+        _log_sweep(opened, epochs)
 
         # Of several machines only the one that ended the last trial goes on to the end.
         if not complete and sweep.finished(opened) >= trials and _last(opened) != run.info.run_id:
@@ -147,7 +162,7 @@ def _worker(task: Sweep, worker: int, where: tuple[str, str], stop: Event) -> No
         mlflow.set_tracking_uri(where[0])
         mlflow.set_experiment(experiment_id=where[1])
         _work(task, worker, load_training(task.dataset), stop)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, MlflowException):
         raise SystemExit(1) from None  # the parent says how to go on
 
 
@@ -191,10 +206,11 @@ def _trial(
     """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
     chosen = task.search.suggest(trial)
     front = task.search.objective == "front"
-    callbacks = [LogEpochs(), _Obey(stop), *([] if front else [_Report(trial)])]
+    log_epochs = LogEpochs()
+    callbacks = [log_epochs, _Obey(stop), *([] if front else [_Report(trial)])]
     # Tags from the first moment: a kill must not leave a run that nobody can name.
     tags = {"verb": "trial", "study": task.study, "process": process_name()}
-    with mlflow.start_run(
+    with begun(
         run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent, tags=tags
     ) as run:
         trial.set_user_attr("mlflow_run", run.info.run_id)
@@ -204,6 +220,7 @@ def _trial(
             fitted = fit(chosen, data, task.search.seed, callbacks, quiet=True)
         except (optuna.TrialPruned, Diverged):
             fitted = None
+        log_epochs.deliver()
         mlflow.set_tag("state", "finished" if fitted else "pruned")
         if fitted:
             cost = fitted.model.count_params()

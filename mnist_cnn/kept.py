@@ -1,0 +1,71 @@
+"""Trained models that are not logged yet: a lost server or a kill after fit costs no training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from mnist_cnn.data import cache_folder
+from mnist_cnn.model import build
+from mnist_cnn.recipes import Recipe
+from mnist_cnn.training import Fitted
+
+DAYS = 30  # after which a kept model that nobody asked for is removed
+
+
+def place(*decisive: object) -> Path:
+    """The file of the model that is decided by all this: recipe, seed, data, versions."""
+    digest = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
+    return cache_folder() / "kept" / f"{digest}.npz"
+
+
+def load(path: Path, recipe: Recipe) -> Fitted | None:
+    """The model kept in `path`, or None if there is none or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            facts = json.loads(str(arrays["facts"]))
+            model = build(recipe)
+            model.set_weights([arrays[f"w{i}"] for i in range(len(model.weights))])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return Fitted(model, **facts)
+
+
+@contextmanager
+def until_logged(path: Path, fitted: Fitted) -> Iterator[None]:
+    """Keep the model in `path` while the block logs it; an error says that it is kept."""
+    try:
+        _save(path, fitted)
+    except OSError as error:  # a full disk is no reason to lose what can still be logged
+        print(f"The trained model is not kept while it is logged: {error.strerror}.", flush=True)
+    try:
+        yield
+    except BaseException as error:
+        if path.exists():
+            error.add_note(
+                "The trained model is kept; the same command logs it without training again."
+            )
+        raise
+    path.unlink(missing_ok=True)
+
+
+def _save(path: Path, fitted: Fitted) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = json.dumps({"history": fitted.history, "train_seconds": fitted.train_seconds})
+    weights = {f"w{i}": array for i, array in enumerate(fitted.model.get_weights())}
+    partial = path.with_name("partial.npz")  # of a killed process too: written over
+    with FileLock(path.with_name("lock")):
+        np.savez(partial, facts=facts, **weights)
+        os.replace(partial, path)
+        for old in path.parent.glob("*.npz"):
+            if old.stat().st_mtime < time.time() - DAYS * 86400:
+                old.unlink(missing_ok=True)
