@@ -226,9 +226,10 @@ def test_no_server_at_the_start_is_one_sentence_at_once(life, store, capsys):
         mlflow.set_tracking_uri(before)
 
 
-@pytest.fixture
-def server(store, tmp_path):
-    made = Server(tmp_path / "server")
+@pytest.fixture(scope="module")
+def server(store, tmp_path_factory):
+    """One for all; each test that takes it away brings it back."""
+    made = Server(tmp_path_factory.mktemp("served") / "server")
     made.start()
     yield made
     made.kill()
@@ -240,9 +241,9 @@ def steps(server, run_id, name="loss"):
     return [(m.step, m.timestamp) for m in history]
 
 
-def runs(server, verb):
+def trained(server, seed):
     client = mlflow.MlflowClient(server.address, server.address)
-    return client.search_runs(["0"], f"tags.verb = '{verb}'")
+    return client.search_runs(["0"], f"tags.verb = 'train' and params.seed = '{seed}'")
 
 
 def test_a_server_that_comes_back_has_it_all(server, small, tmp_path):
@@ -259,9 +260,9 @@ def test_a_server_that_comes_back_has_it_all(server, small, tmp_path):
     server.start()
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert err.count("does not answer: waiting for it, up to 2.0 minutes") == 1
+    assert err.count("does not answer: waiting for it, up to 2.1 minutes") == 1
     assert "Retrying" not in err
-    (run,) = runs(server, "train")
+    (run,) = trained(server, 11)
     assert run.info.status == "FINISHED"
     found = steps(server, run.info.run_id)
     assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6]
@@ -291,7 +292,7 @@ def test_a_server_that_stays_away_costs_no_training(server, small, tmp_path):
     assert process.returncode == 0, err
     assert "trained already" in out
     assert "Epoch 1/" not in out
-    logged, lost = runs(server, "train")
+    logged, lost = trained(server, 12)
     assert (logged.info.status, lost.info.status) == ("FINISHED", "KILLED")
     assert [step for step, _ in steps(server, logged.info.run_id)] == [1, 2, 3]
     whole(tmp_path, server.address)
