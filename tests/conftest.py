@@ -18,6 +18,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from mnist_cnn import evaluate
 from mnist_cnn.data import load_test, load_training
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.chdir(folder)
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        # Real attacks, on fewer images: 40 gradients for each would be most of an evaluation here.
+        patch.setattr(evaluate, "ATTACKED", 20)
         yield folder
 
 
