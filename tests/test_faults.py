@@ -52,7 +52,7 @@ SWEEP = ["--trials", "2", "--workers", "1", "--epochs", "1", "--filters_choices"
 def commands(small):
     data = ["--dataset", str(small)]
     return {
-        "train": ["train", *data, "--epochs", "1", "--batch_size", "32"],
+        "train": ["train", *data, "--epochs", "3", "--batch_size", "32"],
         "evaluate": ["evaluate", "--model", "models:/mnist-cnn@candidate"],
         "tune": ["tune", *data, *SWEEP],
         "convert": ["convert", "--model", "models:/mnist-cnn@candidate"],
