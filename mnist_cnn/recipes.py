@@ -146,15 +146,17 @@ TINY = Recipe(
 ACCURATE = replace(
     TINY,
     name="accurate",
-    claim="the best accuracy a patient user can get",
+    claim="the best accuracy a patient user can get, and for digits in a bad state too",
     # At the full resolution a quarter of the parameters do what they do behind a stride of 2.
-    filters=(16, 32, 64, 96),
-    epochs=12,
+    filters=(16, 32, 48, 64),
+    epochs=17,
     # Fewer, larger steps use both cores better; the rate grows with the batch.
     batch_size=128,
     learning_rate=0.25,
     dropout=0.3,
     distort=1.0,
+    # Lifts accuracy under MNIST-C from 72 to 96 % and costs a third more epochs (docs/search.md).
+    disturb=0.2,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (CLASSIC, FAST, TINY, ACCURATE)}
