@@ -171,7 +171,12 @@ def _work(task: Sweep, worker: int, data: Training, stop: Event | None = None) -
     started, before = time.monotonic(), sweep.finished(study)
 
     def objective(trial: optuna.Trial) -> float | tuple[float, int]:
-        return _trial(trial, task, data, stop)
+        try:
+            return _trial(trial, task, data, stop)
+        except MlflowException:
+            # Tried again, as a killed one is: the epochs it reported would prune all after it.
+            study.enqueue_trial(trial.params)
+            raise
 
     def progress() -> None:
         trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)

@@ -80,6 +80,8 @@ class Server:
         self.process = subprocess.Popen(
             command,
             cwd=self.folder,
+            # Seven processes for jobs that nobody here gives it.
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
