@@ -140,7 +140,7 @@ def start(
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
