@@ -101,23 +101,29 @@ def open_study(
         "none": optuna.pruners.NopPruner(),
     }
     front = search.objective == "front"
-    try:
-        study = optuna.create_study(
-            storage=RDBStorage(
-                storage,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=3 * HEARTBEAT,
-                heartbeat_stale_trial_callback=dead,
-            ),
-            study_name=name,
-            load_if_exists=True,
-            directions=["maximize", "minimize"] if front else ["maximize"],
-            pruner=pruners["none" if front else search.pruner],
-        )
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise UserError(
-            f"storage={without_password(storage)} cannot be used: {type(error).__name__}."
-        ) from None
+    for again in (True, True, False):
+        try:
+            study = optuna.create_study(
+                storage=RDBStorage(
+                    storage,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=3 * HEARTBEAT,
+                    heartbeat_stale_trial_callback=dead,
+                ),
+                study_name=name,
+                load_if_exists=True,
+                directions=["maximize", "minimize"] if front else ["maximize"],
+                pruner=pruners["none" if front else search.pruner],
+            )
+            break
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            # Of several that make the tables at once, one does; the others find them made.
+            if again and isinstance(error, SQLAlchemyError):
+                time.sleep(random.random())
+                continue
+            raise UserError(
+                f"storage={without_password(storage)} cannot be used: {type(error).__name__}."
+            ) from None
     # Neither the processes of one study nor a study that goes on may repeat a random stream.
     place = 0 if worker == 0 else zlib.crc32(f"{platform.node()} {worker}".encode())
     seed = (search.seed + len(study.trials) + place) % 2**32

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import md5, sha256
+from threading import Barrier
 
 import mlflow
 import numpy as np
@@ -19,7 +21,7 @@ import optuna
 import pytest
 from mlflow.exceptions import MlflowException
 
-from mnist_cnn import cli, kept, node, registry, tfjs, tracking, tune
+from mnist_cnn import cli, kept, node, registry, sweep, tfjs, tracking, tune
 from mnist_cnn.data import FILES, cache_folder, load_training
 from mnist_cnn.recipes import RECIPES, customised
 from mnist_cnn.training import Fitted
@@ -433,6 +435,21 @@ def test_a_damaged_kept_model_is_trained_anew(tmp_path):
 
 
 # Several at once
+
+
+def test_several_begin_a_study_at_once(tmp_path):
+    """They make the tables of a new database together."""
+    recipe = customised(RECIPES["fast"], {})
+    search = sweep.Search(recipe, 0, "", (2,), (0.1, 0.2), "accuracy", "tpe", "hyperband")
+    for i in range(5):
+        together = Barrier(4)
+
+        def begin(worker, storage=f"sqlite:///{tmp_path}/{i}.db", together=together):
+            together.wait()
+            return sweep.open_study("one", storage, search, worker, lambda trial: None)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert {study.study_name for study in pool.map(begin, range(4))} == {"one"}
 
 
 @pytest.mark.slow
