@@ -71,7 +71,7 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
             "epochs": Parameter("3", "of each trial", whole(1, 1000)),
             "timeout": Parameter("0", "seconds until no trial begins; 0: none", whole(0, 10**7)),
             "filters_choices": Parameter(
-                "16,24,32,48,64,96,128",
+                "8,16,24,32,48,64",
                 "what each convolution may have",
                 wholes(1, 1024, "the choices"),
             ),
