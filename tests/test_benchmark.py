@@ -58,6 +58,7 @@ def test_scaling_over_images_and_threads(store, small):
     assert cli.run([*map(str, command), "--images", "5000"]) == 1, "there are only 1,100"
 
 
+@pytest.mark.slow
 def test_control_is_classic(small):
     from mnist_cnn.data import load_training
 

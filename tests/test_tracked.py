@@ -236,6 +236,7 @@ def whole():
         registry.load(registry.find(f"models:/{registry.NAME}/{version}"))
 
 
+@pytest.mark.slow
 def test_two_at_once_both_finish(first, store, small):
     before = versions()
     command = ["train", "--dataset", str(small), "--epochs", "2", "--seed"]
