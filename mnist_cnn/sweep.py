@@ -139,7 +139,7 @@ def open_study(
         )
     start = search.start()
     if start and "definition" not in study.user_attrs:
-        study.enqueue_trial(start)  # what is to be beaten is tried first
+        study.enqueue_trial(start, skip_if_exists=True)  # what is to be beaten is tried first
     study.set_user_attr("definition", digest)
     return study
 

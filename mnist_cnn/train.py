@@ -45,7 +45,7 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
         )
 
         log_epochs = LogEpochs()
-        place = kept.place(hyperparameters(recipe), seed, data.digest, environment())
+        place = kept.place(recipe, seed, data.digest, environment())
         fitted = kept.load(place, recipe)
         if fitted:
             print("This model is trained already, and was not logged: it is logged now.")
