@@ -137,6 +137,8 @@ def _work_together(task: Sweep, workers: int, data: Training) -> None:
     if died:
         print(f"{len(died)} of {workers} workers died (exit codes {died}).")
     if len(died) == workers:
+        with hasty():  # the reason may be a lost server: said as such
+            mlflow.MlflowClient().search_experiments(max_results=1)
         raise UserError("every worker died; the same command goes on.")
 
 

@@ -338,6 +338,40 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
     whole(tmp_path, server.address)
 
 
+@pytest.mark.slow
+def test_two_workers_that_lose_the_server_go_on_later(server, small, tmp_path):
+    hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    hasty["MLFLOW_TRACKING_URI"] = server.address
+    command = [*commands(small)["tune"], "--trials", "8", "--workers", "2", "--epochs", "6"]
+    process = start(tmp_path, *command, **hasty)
+
+    def done():
+        try:
+            storage = f"sqlite:///{tmp_path}/tune.db"
+            trials = optuna.load_study(study_name="mnist-cnn", storage=storage).trials
+        except Exception:  # the database is not there yet
+            return 0
+        return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
+
+    wait_for(lambda: done() >= 2, process)
+    server.kill()
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == (
+        f"mnist_cnn tune: the tracking server {server.address} cannot be reached. "
+        "The same command goes on with the study."
+    )
+    assert 2 <= done() < 8
+
+    server.start()
+    again = start(tmp_path, *command, **hasty)
+    _, err = again.communicate(timeout=600)
+    assert again.returncode == 0, err
+    assert done() == 8
+    whole(tmp_path, server.address)
+
+
 # The disk
 
 

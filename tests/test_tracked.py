@@ -173,9 +173,19 @@ def test_gate_refuses_a_better_model_that_is_worse_somewhere(first, small):
         assert f"Version {candidate.version} is the new champion" in verdict
         below = promote.gate(first, network, np.zeros(len(all_right), bool), data)
         assert "at least 0.5 needed" in below
-    history = mlflow.MlflowClient().get_registered_model(registry.NAME).tags[promote.HISTORY]
-    assert history.splitlines()[-1].endswith(f"version {candidate.version}")
+
+    client = mlflow.MlflowClient()
+
+    def champions():
+        history = client.get_registered_model(registry.NAME).tags[promote.HISTORY]
+        return [line.rsplit(" ", 1)[1] for line in history.splitlines()]
+
+    assert champions()[-1] == candidate.version
     assert cli.run(["promote", "--version", champion]) == 0
+    # As after a kill between the alias and its line, and as a person does it in `mlflow ui`.
+    client.set_registered_model_alias(registry.NAME, registry.CHAMPION, candidate.version)
+    assert cli.run(["promote", "--version", champion]) == 0
+    assert champions()[-3:] == [champion, candidate.version, champion]
 
 
 def test_one_test_image_without_ink_is_evaluated(first, store):
