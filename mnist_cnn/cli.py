@@ -85,7 +85,9 @@ VERBS: dict[str, tuple[str, dict[str, Parameter]]] = {
                 "tpe", "how to choose; random to compare", one_of("tpe", "random")
             ),
             "pruner": Parameter(
-                "hyperband", "how to stop early; none to compare", one_of("hyperband", "none")
+                "median",
+                "how to stop early; none to compare",
+                one_of("median", "hyperband", "none"),
             ),
         },
     ),

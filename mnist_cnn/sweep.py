@@ -97,6 +97,7 @@ def open_study(
         retry(study, trial)
 
     pruners = {
+        "median": optuna.pruners.MedianPruner(),  # spares the first five, the recipe among them
         "hyperband": optuna.pruners.HyperbandPruner(1, search.recipe.epochs),
         "none": optuna.pruners.NopPruner(),
     }
@@ -193,19 +194,21 @@ def _running(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
-def best_trial(study: optuna.Study, images: int) -> FrozenTrial:
-    """The trial to keep. Raises UserError if none is complete.
+def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]:
+    """The trials to try with other seeds, the best first. Raises UserError if none is complete.
 
-    Searched for accuracy, the most accurate, and of equals the cheapest. Searched for the front,
-    the cheapest within one standard error of the best on `images` (Breiman et al. 1984).
+    Searched for accuracy, the `count` most accurate, of equals the cheapest. Searched for the
+    front, one: the cheapest within a standard error of the best on `images` (Breiman et al. 1984).
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         raise UserError(f"study={study.study_name} has no completed trial yet: give it more time.")
+    if len(study.directions) == 1:
+        return sorted(complete, key=lambda t: (-t.values[0], t.user_attrs[COST]))[:count]
     best = max(trial.values[0] for trial in complete)
-    margin = (best * (1 - best) / images) ** 0.5 if len(study.directions) > 1 else 0.0
+    margin = (best * (1 - best) / images) ** 0.5
     enough = [trial for trial in complete if trial.values[0] >= best - margin]
-    return min(enough, key=lambda trial: trial.user_attrs[COST])
+    return [min(enough, key=lambda trial: trial.user_attrs[COST])]
 
 
 def saved_seconds(study: optuna.Study, epochs: int) -> float:

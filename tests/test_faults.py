@@ -85,6 +85,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setattr(tune, "SEEDS", 2)
+        patch.setattr(tune, "FINALISTS", 1)
         yield folder
 
 
@@ -355,7 +356,7 @@ def test_two_workers_that_lose_the_server_go_on_later(server, small, tmp_path):
 
     wait_for(lambda: done() >= 2, process)
     server.kill()
-    out, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 1, err
     assert "Traceback" not in err
     assert err.splitlines()[-1] == (
