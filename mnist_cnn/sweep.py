@@ -29,6 +29,7 @@ BATCH_SIZES = (32, 64, 128)
 LABEL_SMOOTHING = 0.2  # at most
 HEARTBEAT = 5  # seconds; a trial silent for three of them is dead, and tried again
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+EPOCH_SECONDS = "epoch_seconds"  # of a trial's last epoch
 COST = "parameter_count"  # the price of a model; its seconds stand beside it in trials.csv
 
 
@@ -212,13 +213,13 @@ def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]
 
 
 def saved_seconds(study: optuna.Study, epochs: int) -> float:
-    """What the pruned trials would have taken to their end, each at its own seconds an epoch."""
-    saved = 0.0
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
-        done = len(trial.intermediate_values)
-        if done:  # one that diverged in its first epoch tells no pace
-            saved += trial.duration.total_seconds() * (epochs - done) / done
-    return saved
+    """What the pruned trials would have trained to their end, each at its own last epoch's pace."""
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    return sum(
+        trial.user_attrs[EPOCH_SECONDS] * (epochs - len(trial.intermediate_values))
+        for trial in pruned
+        if EPOCH_SECONDS in trial.user_attrs  # one that diverged in its first epoch has no pace
+    )
 
 
 def report(study: optuna.Study) -> str:

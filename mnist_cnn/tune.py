@@ -250,7 +250,9 @@ class _Report(keras.callbacks.Callback):
         self.trial = trial
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.trial.report((logs or {})["val_accuracy"], epoch + 1)
+        logs = logs or {}
+        self.trial.set_user_attr(sweep.EPOCH_SECONDS, logs["epoch_seconds"])
+        self.trial.report(logs["val_accuracy"], epoch + 1)
         if self.trial.should_prune():
             raise optuna.TrialPruned
 

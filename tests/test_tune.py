@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from datetime import datetime, timedelta
 
 import mlflow
 import numpy as np
@@ -64,6 +63,7 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     candidate = registry.find("models:/mnist-cnn@candidate")
     assert candidate.tags["study"] == "one"
     assert parent.data.metrics["finished_trials"] == 3
+    assert all(sweep.EPOCH_SECONDS in trial.user_attrs for trial in trials("one", store))
 
 
 def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
@@ -140,14 +140,13 @@ def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path)
 
 def test_what_early_ends_saved_counts_each_at_its_own_pace():
     study = optuna.create_study()
-    began = datetime(2026, 1, 1)
-    for state, epochs, seconds in (("PRUNED", 1, 10), ("PRUNED", 2, 30), ("COMPLETE", 4, 99)):
+    for state, epochs, seconds in (("PRUNED", 1, 10.0), ("PRUNED", 2, 15.0), ("COMPLETE", 4, 9.0)):
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
             value=0.9,
             intermediate_values={epoch: 0.9 for epoch in range(1, epochs + 1)},
+            user_attrs={sweep.EPOCH_SECONDS: seconds},
         )
-        trial.datetime_start, trial.datetime_complete = began, began + timedelta(seconds=seconds)
         study.add_trial(trial)
     assert sweep.saved_seconds(study, epochs=4) == pytest.approx(3 * 10 + 2 * 15)
 
