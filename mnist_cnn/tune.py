@@ -302,11 +302,13 @@ def _train_the_best(study: optuna.Study, task: Sweep, data: Training) -> None:
         return [_score(some, data, seed + i) for i in range(1, SEEDS + 1)]
 
     known: dict[Recipe, list[float]] = {}
+    by_trial = {}
     for trial in sweep.finalists(study, len(data.validation), FINALISTS):
         finalist = task.search.described(trial)
         finalist = replace(finalist, epochs=max(finalist.epochs, recipe.epochs))
-        known[finalist] = scores(finalist)
+        known[finalist] = by_trial[f"trial {trial.number}"] = scores(finalist)
         print(f"Trial {trial.number} with {SEEDS} other seeds: {_spread(known[finalist])}.")
+    mlflow.log_dict(by_trial, "finalists.json")
     best = max(known, key=lambda some: np.mean(known[some]))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
