@@ -112,7 +112,8 @@ CLASSIC = Recipe(
 
 FAST = Recipe(
     name="fast",
-    claim="the best accuracy for the least time",
+    # Five seeds, 2 cores, tensorflow 2.19.0: README.
+    claim="the best accuracy for the least time: 99.30 ± 0.07 % in 1/20 of classic's",
     network="compact",
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
     filters=(16, 32, 64),
@@ -129,7 +130,7 @@ FAST = Recipe(
 
 TINY = Recipe(
     name="tiny",
-    claim="the smallest model that is still good, for the browser",
+    claim="the smallest model that is still good, for a browser: 99.45 ± 0.02 % in classic's time",
     network="deep",
     # Arithmetic is cheap to ship and weights are not: few filters, at the full resolution.
     filters=(10, 10, 20, 20),
