@@ -69,6 +69,8 @@ def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
     changed = (once != images.numpy()).any(axis=(1, 2, 3))
     assert 0.4 < changed.mean() < 0.6
     np.testing.assert_array_equal(disturbed(images, 0.0, [1, 2]), images)
+    alone = [disturbed(images[:1], 0.5, [0, i]).numpy() != images[:1].numpy() for i in range(40)]
+    assert 0.2 < np.mean([each.any() for each in alone]) < 0.8, "the share of small batches too"
     # Dark on light as often as not: the mean pixel of a digit on black is 0.1.
     assert 0.3 < once[changed].mean() < 0.7
 
