@@ -61,7 +61,7 @@ def find(uri: str) -> Source:
         if not _answered_no(error):
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
-    return Source(f"models:/{name}/{found.version}", name, found.version, found.tags)
+    return Source(f"models:/{name}/{found.version}", name, str(found.version), found.tags)
 
 
 def champion() -> Source | None:

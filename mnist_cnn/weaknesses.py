@@ -47,25 +47,33 @@ def robust_figures(table: pd.DataFrame) -> dict[str, float]:
 
 
 def slices(images: Split, right: np.ndarray) -> pd.DataFrame:
-    """Accuracy with its 95 % interval in thirds of the images by thickness, slant and size.
+    """Accuracy with its 95 % interval of all images and of each of `thirds`.
 
-    Columns slice, images, accuracy, low, high; the worst first. An image without ink is in no
-    third, only in `all`.
+    Columns slice, images, accuracy, low, high; the worst first.
     """
-    everything = accuracy_interval(int(right.sum()), len(right))
-    rows = [("all", len(right), float(right.mean()), *everything)]
-    for name, values in _measures(images.x).items():
+    rows = []
+    for name, chosen in {"all": np.ones(len(right), bool), **thirds(images.x)}.items():
+        mine = right[chosen]
+        interval = accuracy_interval(int(mine.sum()), len(mine))
+        rows.append((name, len(mine), float(mine.mean()), *interval))
+    table = pd.DataFrame(rows, columns=["slice", "images", "accuracy", "low", "high"])
+    return table.sort_values("accuracy", ignore_index=True)
+
+
+def thirds(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Booleans (n,) by slice: thirds of the images by thickness, slant and size, none empty.
+
+    An image without ink is in none of them.
+    """
+    found = {}
+    for name, values in _measures(images).items():
         known = np.isfinite(values)
         if not known.any():
             continue
         bounds = [-np.inf, *np.quantile(values[known], [1 / 3, 2 / 3]), np.inf]
         for word, low, high in zip(_WORDS[name], bounds, bounds[1:], strict=False):
-            mine = right[known & (values > low) & (values <= high)]
-            if len(mine):
-                interval = accuracy_interval(int(mine.sum()), len(mine))
-                rows.append((word, len(mine), float(mine.mean()), *interval))
-    table = pd.DataFrame(rows, columns=["slice", "images", "accuracy", "low", "high"])
-    return table.sort_values("accuracy", ignore_index=True)
+            found[word] = known & (values > low) & (values <= high)
+    return {word: chosen for word, chosen in found.items() if chosen.any()}
 
 
 _WORDS = {
