@@ -55,11 +55,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def wait_for(condition, process, seconds=600):
+def wait_for(condition, process, seconds=600, every=0.05):
     """Until `condition` holds, or `process` has ended."""
     until = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 class Server:

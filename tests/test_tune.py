@@ -199,11 +199,11 @@ def test_killed_sweep_goes_on_and_counts_nothing_twice(store, small):
         found = psutil.Process(parent.pid).children(recursive=True)
         return [p for p in found if "spawn_main" in " ".join(p.cmdline())]
 
-    wait_for(lambda: finished("killed", store) >= 1, parent)
+    wait_for(lambda: finished("killed", store) >= 1, parent, every=0.3)
     first, second = workers()
     first.kill()
     now = finished("killed", store)
-    wait_for(lambda: finished("killed", store) > now, parent)
+    wait_for(lambda: finished("killed", store) > now, parent, every=0.3)
     assert finished("killed", store) > now, "the other worker goes on"
     parent.kill()
     parent.communicate()
@@ -227,7 +227,7 @@ def test_killed_sweep_goes_on_and_counts_nothing_twice(store, small):
 def test_interrupted_sweep_says_how_to_go_on(store, small):
     command = ["tune", "--study", "stopped", "--dataset", str(small), *SMALL, "--trials", "50"]
     parent = start(store, *command, "--workers", "2")
-    wait_for(lambda: finished("stopped", store) >= 1, parent)
+    wait_for(lambda: finished("stopped", store) >= 1, parent, every=0.3)
     parent.send_signal(signal.SIGINT)
     _, err = parent.communicate(timeout=120)
     assert parent.returncode == 1
@@ -278,25 +278,24 @@ def test_two_workers_of_one_thread_do_more_than_one_of_two(store, tmp_path):
     """Trials an hour on 2 cores: 1 worker of 1 thread, 1 of 2 threads, 2 of 1 thread each."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     seconds = {}
+    same = {"learning_rate": 0.15, "batch_size": 64, "label_smoothing": 0.05}
+    same |= {f"filters_{i}": 16 for i in (1, 2, 3)}
     for name, workers, mine in (("1x1", 1, cores[:1]), ("1x2", 1, cores), ("2x1", 2, cores)):
         study = f"speed-{name}"
-        command = [
-            "tune",
-            "--study",
-            study,
-            "--epochs",
-            "1",
-            "--trials",
-            "12",
-            "--workers",
-            workers,
-        ]
-        command += ["--sampler", "random", "--pruner", "none", "--filters_choices", "16"]
+        # The same trial again and again: batches of 32 or 128 would be compared otherwise.
+        storage = f"sqlite:///{store}/tune.db"
+        made = optuna.create_study(storage=storage, study_name=study, direction="maximize")
+        for _ in range(14):
+            made.enqueue_trial(same)
+        command = ["tune", "--study", study, "--epochs", "1", "--trials", "12"]
+        command += ["--workers", workers, "--sampler", "random", "--pruner", "none"]
+        command += ["--filters_choices", "16"]
         everywhere = os.sched_getaffinity(0)
         os.sched_setaffinity(0, mine)
         process = start(store, *command)
         os.sched_setaffinity(0, everywhere)
-        wait_for(lambda study=study: finished(study, store) >= 12, process, seconds=1200)
+        # Seldom: to look costs a core some 50 ms, and the cores are what is measured.
+        wait_for(lambda study=study: finished(study, store) >= 12, process, every=3)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         # From the end of the second trial on: imports and the first tracing are not the pace.
@@ -305,6 +304,4 @@ def test_two_workers_of_one_thread_do_more_than_one_of_two(store, tmp_path):
     print({name: f"{3600 / each:.0f} trials an hour" for name, each in seconds.items()})
     assert seconds["1x2"] / seconds["2x1"] > 1
     factor = seconds["1x1"] / seconds["2x1"]
-    assert factor > 1.3
-    if factor < 1.8:  # what is wanted
-        pytest.xfail(f"two workers of one thread do {factor:.2f} times the trials of one, not 1.8")
+    assert factor >= 1.8
