@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnist_cnn.backend import keras
+from mnist_cnn.backend import keras, tf, untuned
 from mnist_cnn.recipes import Recipe
 
 layers = keras.layers
@@ -93,7 +93,8 @@ def _output(recipe: Recipe) -> list[keras.Layer]:
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Probabilities float32 (n, 10) of images uint8 (n, 28, 28, 1)."""
-    return model.predict(scaled(images), batch_size=500, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices(scaled(images)).batch(500)
+    return model.predict(untuned(batches), verbose=0)
 
 
 def scaled(images: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mnist_cnn.backend import keras, tf
+from mnist_cnn.backend import keras, tf, untuned
 from mnist_cnn.data import Split, Training
 from mnist_cnn.model import build, scaled
 from mnist_cnn.parameters import UserError
@@ -54,10 +54,10 @@ def fit(
 
     started = time.perf_counter()
     history = model.fit(
-        _untuned(_batches(recipe, data.train, seed)),
+        untuned(_batches(recipe, data.train, seed)),
         epochs=recipe.epochs,
         steps_per_epoch=steps,
-        validation_data=_untuned(_in_order(data.validation)),
+        validation_data=untuned(_in_order(data.validation)),
         callbacks=[_EpochMetrics(recipe), *callbacks],
         shuffle=False,  # _batches has shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
@@ -72,13 +72,6 @@ def _steps_per_execution(steps: int) -> int:
     """
     calls = next((n for n in range(10, steps) if steps % n == 0), steps)
     return steps // calls
-
-
-def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Without tf.data's tuner: it has nothing to tune, and held the end of fit up for seconds."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return batches.with_options(options)
 
 
 def _in_order(split: Split) -> tf.data.Dataset:
