@@ -134,14 +134,14 @@ def _crown(source: Source, verdict: str) -> str:
     _keep(source, verdict)
     client = mlflow.MlflowClient()
     before = registry.champion()
-    client.set_registered_model_alias(NAME, CHAMPION, source.version)
+    registry.agreed(client.set_registered_model_alias, NAME, CHAMPION, source.version)
     lines = client.get_registered_model(NAME).tags.get(HISTORY, "").splitlines()
     now = datetime.now(UTC).isoformat(" ", "minutes")
     # Crowned by other hands, or a kill came between the alias and its line.
     if before and not (lines and lines[-1].endswith(f"version {before.version}")):
         lines.append(f"before {now}: version {before.version}")
     lines.append(f"{now}: version {source.version}")
-    client.set_registered_model_tag(NAME, HISTORY, "\n".join(lines[-50:]))
+    registry.agreed(client.set_registered_model_tag, NAME, HISTORY, "\n".join(lines[-50:]))
     return verdict
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def register(model_uri: str, tags: dict[str, str]) -> ModelVersion:
     The alias `candidate` moves last: a kill before that leaves a version which nobody serves.
     """
     version = mlflow.register_model(model_uri, NAME, tags=tags)
-    mlflow.MlflowClient().set_registered_model_alias(NAME, CANDIDATE, version.version)
+    agreed(mlflow.MlflowClient().set_registered_model_alias, NAME, CANDIDATE, version.version)
     return version
 
 
@@ -118,7 +119,20 @@ def tag(source: Source, tags: dict[str, object]) -> None:
     """Put figures on the model version, if `source` is one."""
     client = mlflow.MlflowClient()
     for key, value in tags.items() if source.version else ():
-        client.set_model_version_tag(source.name, source.version, key, str(value))
+        agreed(client.set_model_version_tag, source.name, source.version, key, str(value))
+
+
+def agreed(write: Callable[..., None], *what: str) -> None:
+    """`write` of the registry, again if another wrote the same for the first time just then.
+
+    MLflow looks for the row and then inserts it; of two at once the second is refused.
+    """
+    try:
+        write(*what)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":  # what a constraint of the database becomes
+            raise
+        write(*what)
 
 
 def describe(source: Source, text: str) -> None:
