@@ -25,7 +25,7 @@ from mnist_cnn.data import Split, Training, cache_folder
 from mnist_cnn.metrics import mcnemar
 from mnist_cnn.model import predict
 from mnist_cnn.registry import CHAMPION, NAME, Source
-from mnist_cnn.tracking import tracked
+from mnist_cnn.tracking import agreed, tracked
 from mnist_cnn.weaknesses import thirds
 
 FLOOR = 0.5
@@ -134,14 +134,14 @@ def _crown(source: Source, verdict: str) -> str:
     _keep(source, verdict)
     client = mlflow.MlflowClient()
     before = registry.champion()
-    registry.agreed(client.set_registered_model_alias, NAME, CHAMPION, source.version)
+    agreed(client.set_registered_model_alias, NAME, CHAMPION, source.version)
     lines = client.get_registered_model(NAME).tags.get(HISTORY, "").splitlines()
     now = datetime.now(UTC).isoformat(" ", "minutes")
     # Crowned by other hands, or a kill came between the alias and its line.
     if before and not (lines and lines[-1].endswith(f"version {before.version}")):
         lines.append(f"before {now}: version {before.version}")
     lines.append(f"{now}: version {source.version}")
-    registry.agreed(client.set_registered_model_tag, NAME, HISTORY, "\n".join(lines[-50:]))
+    agreed(client.set_registered_model_tag, NAME, HISTORY, "\n".join(lines[-50:]))
     return verdict
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mnist_cnn.archives import check_model
 from mnist_cnn.backend import keras
 from mnist_cnn.parameters import UserError
-from mnist_cnn.tracking import is_lost
+from mnist_cnn.tracking import agreed, is_lost
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
@@ -120,19 +119,6 @@ def tag(source: Source, tags: dict[str, object]) -> None:
     client = mlflow.MlflowClient()
     for key, value in tags.items() if source.version else ():
         agreed(client.set_model_version_tag, source.name, source.version, key, str(value))
-
-
-def agreed(write: Callable[..., None], *what: str) -> None:
-    """`write` of the registry, again if another wrote the same for the first time just then.
-
-    MLflow looks for the row and then inserts it; of two at once the second is refused.
-    """
-    try:
-        write(*what)
-    except MlflowException as error:
-        if error.error_code != "BAD_REQUEST":  # what a constraint of the database becomes
-            raise
-        write(*what)
 
 
 def describe(source: Source, text: str) -> None:

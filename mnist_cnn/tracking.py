@@ -8,16 +8,18 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
 import mlflow
 import psutil
+from filelock import FileLock
 from mlflow import environment_variables as settings
 from mlflow.exceptions import MlflowException
 
+from mnist_cnn.data import cache_folder
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import as_text
 
@@ -39,7 +41,10 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     nested = mlflow.active_run() is not None
     try:
         if not nested:
-            with hasty():  # nothing is to be lost yet: an answer now, not in four minutes
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            # Nothing is to be lost yet: an answer now, not in four minutes. One at a time, for two
+            # at once would both make the tables of a new store.
+            with hasty(), FileLock(cache_folder() / "store.lock"):
                 mlflow.MlflowClient().search_experiments(max_results=1)
             _bury_the_dead()
         with begun(
@@ -163,6 +168,19 @@ def log_params(parameters: dict[str, Any]) -> None:
     run = mlflow.active_run()
     logged = mlflow.get_run(run.info.run_id).data.params
     mlflow.log_params({k: as_text(v) for k, v in parameters.items() if k not in logged})
+
+
+def agreed(write: Callable[..., None], *what: Any, **how: Any) -> None:
+    """`write` to MLflow, again if another wrote the same row for the first time just then.
+
+    MLflow looks for a row and then inserts it; of two at once PostgreSQL refuses the second.
+    """
+    try:
+        write(*what, **how)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":  # what a constraint of the database becomes
+            raise
+        write(*what, **how)
 
 
 def environment() -> dict[str, str | int]:

@@ -17,7 +17,15 @@ from mnist_cnn.backend import keras
 from mnist_cnn.data import Training, load_training
 from mnist_cnn.model import scaled
 from mnist_cnn.recipes import Recipe, hyperparameters
-from mnist_cnn.tracking import PACKAGES, environment, hasty, log_params, pinned, tracked
+from mnist_cnn.tracking import (
+    PACKAGES,
+    agreed,
+    environment,
+    hasty,
+    log_params,
+    pinned,
+    tracked,
+)
 from mnist_cnn.training import Fitted, fit
 
 SIGNATURE = ModelSignature(
@@ -37,7 +45,8 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
     with tracked("train", **settings, **hyperparameters(recipe)):
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
-        mlflow.log_input(
+        agreed(
+            mlflow.log_input,
             mlflow.data.from_numpy(
                 data.train.x, targets=data.train.y, name=_short(dataset), digest=data.digest
             ),
