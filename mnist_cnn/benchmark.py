@@ -21,7 +21,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from mnist_cnn import plots
-from mnist_cnn.backend import keras
+from mnist_cnn.backend import keras, tf
 from mnist_cnn.data import Split, Training, load_test, load_training
 from mnist_cnn.model import build, predict, scaled
 from mnist_cnn.parameters import UserError
@@ -72,6 +72,8 @@ def benchmark(
                 f"images={max(images)}, threads={max(threads)}: there are {len(training.train)} "
                 f"training images and {cores()} cores."
             )
+        # TensorFlow sizes its threads by the cores it finds now, before `_only` hides some.
+        tf.config.list_logical_devices()
         rows = _unfinished(settings, definition)
         known = {(row.recipe, row.images, row.threads, row.seed) for row in rows}
         if known:

@@ -147,19 +147,20 @@ TINY = Recipe(
 ACCURATE = replace(
     TINY,
     name="accurate",
-    claim="the best accuracy a patient user can get, and for digits in a bad state too",
+    # Five seeds, 2 cores: README. MNIST-C: one seed, 2,000 test images.
+    claim="for digits in a bad state too: 99.53 ± 0.04 % in 1.5 times classic's time, MNIST-C 95 %",
     # At the full resolution a quarter of the parameters do what they do behind a stride of 2.
-    filters=(16, 32, 48, 64),
-    # Images in another look are learned slowly: with 14 epochs, and fewer filters, tiny did as well
-    # on the clean images of validation.
-    epochs=20,
+    filters=(12, 24, 48, 64),
+    # With 16, 32, 48, 64 and 20 epochs, in 2.4 times classic's time, it read 99.56 ± 0.03 % of the
+    # validation images (three seeds): within the noise of this one's 99.50 ± 0.08 % (five).
+    epochs=14,
     # Fewer, larger steps use both cores better; the rate grows with the batch.
     batch_size=128,
     learning_rate=0.25,
     dropout=0.3,
     distort=1.0,
     # For images in a bad state; costs little accuracy on clean ones (docs/search.md).
-    disturb=0.2,
+    disturb=0.25,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (CLASSIC, FAST, TINY, ACCURATE)}

@@ -62,7 +62,9 @@ def fit(
         shuffle=False,  # _batches has shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
-    return Fitted(model, history.history, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    model.steps_per_execution = 1  # or a prediction is traced for so many batches at once
+    return Fitted(model, history.history, seconds)
 
 
 def _steps_per_execution(steps: int) -> int:
