@@ -136,8 +136,8 @@ def measure(
     fitted = fit(recipe, training, seed) if recipe else bare_classic(training, seed)
 
     def answer(images: np.ndarray) -> np.ndarray:
-        plain = fitted.model
-        return predict(plain, images) if recipe else plain.predict(scaled(images), verbose=0)
+        model = fitted.model
+        return predict(model, images) if recipe else model.predict(scaled(images), verbose=0)
 
     answer(test.x[:500])
     started = time.perf_counter()

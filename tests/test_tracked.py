@@ -6,8 +6,10 @@ from dataclasses import replace
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 
-from mnist_cnn import cli, promote, registry
+from mnist_cnn import cli, promote, registry, tracking
 from mnist_cnn.backend import keras
 from mnist_cnn.data import Split, load_test, load_training
 from mnist_cnn.model import predict
@@ -280,3 +282,18 @@ def test_a_real_server_does_the_same(tmp_path, small, store):
         (run,) = client.search_runs(["0"], "tags.verb = 'evaluate'")
         assert "misclassified.png" in {f.path for f in client.list_artifacts(run.info.run_id)}
         assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_write_that_met_anothers_first_is_made_again():
+    def write(key):
+        tried.append(key)
+        if len(tried) == 1:
+            raise MlflowException("(psycopg.errors.UniqueViolation)", error_code)
+
+    tried, error_code = [], BAD_REQUEST
+    tracking.agreed(write, "tag")
+    assert tried == ["tag", "tag"]
+    tried, error_code = [], INTERNAL_ERROR
+    with pytest.raises(MlflowException):
+        tracking.agreed(write, "tag")
+    assert tried == ["tag"]

@@ -110,7 +110,10 @@ def test_nothing_is_tuned_by_tf_data(training, monkeypatch):
 
     for verb in ("fit", "predict"):
         monkeypatch.setattr(keras.Sequential, verb, spied(getattr(keras.Sequential, verb)))
-    predict(fit(FAST, training, 0, quiet=True).model, training.validation.x)
+    recipe = replace(FAST, batch_size=50)  # 22 steps, two at once
+    model = fit(recipe, training, 0, quiet=True).model
+    assert model.steps_per_execution == 1, "or a prediction is traced for a tenth of an epoch"
+    predict(model, training.validation.x)
     assert [batches.options().autotune.enabled for batches in given] == [False] * 4
 
 
