@@ -26,6 +26,9 @@ from mnist_cnn.recipes import as_text
 MACHINE = f"{platform.node()}-{uuid.getnode():x}"  # one host name may stand for several machines
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
+# What the owner of the machine can set right: a full disk, no right, a file for a folder.
+UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
 
 class ServerLost(UserError):
     """The tracking server is away, and was waited for as long as MLflow's settings allow."""
@@ -86,8 +89,8 @@ def as_told(error: BaseException) -> BaseException:
         kind, text = UserError, f"the tracking store {uri} cannot be used: {reason}."
         if is_lost(error):
             kind, text = ServerLost, f"the tracking server {uri} cannot be reached."
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-        kind, text = UserError, f"{error.filename or 'a file'} cannot be written: {error.strerror}."
+    elif isinstance(error, OSError) and error.errno in UNUSABLE:
+        kind, text = UserError, f"{error.filename or 'a file'} cannot be used: {error.strerror}."
     else:
         return error
     return kind(" ".join([text, *getattr(error, "__notes__", [])]))
