@@ -32,7 +32,7 @@ def _classic(recipe: Recipe) -> list[keras.Layer]:
         layers.MaxPooling2D(2),
         layers.Flatten(),
         layers.Dense(100, activation="relu", kernel_initializer="he_uniform"),
-        *_output(recipe),
+        layers.Dense(10, activation="softmax"),
     ]
 
 
@@ -53,12 +53,12 @@ def _compact(recipe: Recipe) -> list[keras.Layer]:
         layers.BatchNormalization(momentum=0.9),
         layers.ReLU(),
         layers.Flatten(),
-        *_output(recipe),
+        layers.Dense(10, activation="softmax"),
     ]
 
 
 def _deep(recipe: Recipe) -> list[keras.Layer]:
-    """Two pairs of convolutions, at the full and at half the resolution.
+    """Two pairs of convolutions, at the full and at half the resolution, and perhaps one behind.
 
     BatchNorm stands behind the pooling where there is one and not behind the first convolution:
     an epoch is a quarter shorter than with one behind every convolution (docs/search.md).
@@ -70,7 +70,7 @@ def _deep(recipe: Recipe) -> list[keras.Layer]:
     def normalised() -> list[keras.Layer]:
         return [layers.BatchNormalization(momentum=0.9), layers.ReLU()]
 
-    first, second, third, fourth = recipe.filters
+    first, second, third, fourth, *fifth = recipe.filters
     return [
         layers.Conv2D(first, 3, activation="relu", kernel_initializer="he_uniform"),
         conv(second),
@@ -81,14 +81,10 @@ def _deep(recipe: Recipe) -> list[keras.Layer]:
         conv(fourth),
         layers.MaxPooling2D(2),
         *normalised(),
+        *(layer for filters in fifth for layer in (conv(filters), *normalised())),
         layers.Flatten(),
-        *_output(recipe),
+        layers.Dense(10, activation="softmax"),
     ]
-
-
-def _output(recipe: Recipe) -> list[keras.Layer]:
-    dropout = [layers.Dropout(recipe.dropout)] if recipe.dropout else []
-    return [*dropout, layers.Dense(10, activation="softmax")]
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
