@@ -26,7 +26,14 @@ from mnist_cnn.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
 from mnist_cnn.tracking import tracked
-from mnist_cnn.weaknesses import attacks, behaviour, robust_figures, robustness, slices
+from mnist_cnn.weaknesses import (
+    attacks,
+    behaviour,
+    robust_figures,
+    robustness,
+    slices,
+    under_corruption,
+)
 
 # Tags of a version that say how it was made.
 ORIGIN = ("recipe", "seed", "dataset", "dataset_digest", "parameter_count", "study")
@@ -75,7 +82,8 @@ def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "stand
             f"{source}: test accuracy {figures['test_accuracy']:.4f} (95 % interval "
             f"{figures['test_accuracy_low']:.4f} to {figures['test_accuracy_high']:.4f}), "
             f"{len(test):,} images in {seconds:.2f} s. Under corruption "
-            f"{figures['robust_accuracy']:.4f}; worst slice: {parts['slice'][0]}, "
+            f"{figures['robust_accuracy']:.4f} ({figures['robust_accuracy_low']:.4f} to "
+            f"{figures['robust_accuracy_high']:.4f}); worst slice: {parts['slice'][0]}, "
             f"{parts['accuracy'][0]:.4f}."
         )
         if promote and source.name == registry.NAME:
@@ -89,15 +97,15 @@ def summary(split: Split, probabilities: np.ndarray, temperature: float) -> dict
     figures["test_accuracy_low"], figures["test_accuracy_high"] = accuracy_interval(
         right, len(split)
     )
-    for name, metric in (("test_loss", cross_entropy), ("test_ece", expected_calibration_error)):
-        figures[name] = metric(split.y, probabilities)
-        low, high = bootstrap_interval(metric, split.y, probabilities)
+    for name, metric, answers in (
+        ("test_loss", cross_entropy, probabilities),
+        ("test_ece", expected_calibration_error, probabilities),
+        ("test_ece_calibrated", expected_calibration_error, calibrated(probabilities, temperature)),
+    ):
+        figures[name] = metric(split.y, answers)
+        low, high = bootstrap_interval(metric, split.y, answers)
         figures |= {f"{name}_low": low, f"{name}_high": high}
-    honest = calibrated(probabilities, temperature)
-    return figures | {
-        "temperature": temperature,
-        "test_ece_calibrated": expected_calibration_error(split.y, honest),
-    }
+    return figures | {"temperature": temperature}
 
 
 def _log_weaknesses(
@@ -111,13 +119,14 @@ def _log_weaknesses(
     some, few = (
         test if full else Split(test.x[:count], test.y[:count]) for count in (CORRUPTED, BEHAVIOUR)
     )
-    table = robustness(answer, some, every_strength=full)
+    right = under_corruption(answer, some, every_strength=full)
+    table = robustness(right)
     mlflow.log_text(table.to_csv(index=False), "robustness.csv")
     clean = float((probabilities.argmax(1) == test.y)[: len(some)].mean())
     mlflow.log_figure(plots.robustness(table, clean, len(some)), "robustness.png")
     count = ATTACKED_IN_FULL if full else ATTACKED
     attacked = attacks(network, Split(test.x[:count], test.y[:count]))
-    return robust_figures(table) | behaviour(answer, few) | attacked
+    return robust_figures(right) | behaviour(answer, few) | attacked
 
 
 def log_report(split: Split, probabilities: np.ndarray, honest: np.ndarray, title: str) -> None:

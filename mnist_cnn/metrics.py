@@ -17,23 +17,21 @@ def accuracy_interval(right: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-) -> tuple[float, float]:
+def bootstrap_interval(statistic: Callable[..., float], *arrays: np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of a statistic over 200 resamples of the images; seeded.
 
-    One image cannot be resampled: its value is both ends.
+    `arrays`: what the statistic takes, each with a row an image. One image cannot be resampled:
+    its value is both ends.
     """
-    if len(labels) == 1:
-        return (statistic(labels, probabilities),) * 2
+    count = len(arrays[0])
+    if count == 1:
+        return (statistic(*arrays),) * 2
 
     def of(chosen: np.ndarray) -> float:
-        return statistic(labels[chosen], probabilities[chosen])
+        return statistic(*(array[chosen] for array in arrays))
 
     found = bootstrap(
-        (np.arange(len(labels)),),
+        (np.arange(count),),
         of,
         n_resamples=200,
         method="percentile",

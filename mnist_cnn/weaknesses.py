@@ -15,35 +15,48 @@ from scipy import ndimage
 from mnist_cnn.backend import keras
 from mnist_cnn.corruptions import KINDS, corrupted
 from mnist_cnn.data import Split
-from mnist_cnn.metrics import accuracy_interval
+from mnist_cnn.metrics import accuracy_interval, bootstrap_interval
 from mnist_cnn.model import scaled
 
 Answer = Callable[[np.ndarray], np.ndarray]
 
 
-def robustness(answer: Answer, images: Split, every_strength: bool) -> pd.DataFrame:
-    """Accuracy under each corruption: columns kind, strength, published, accuracy."""
+def under_corruption(
+    answer: Answer, images: Split, every_strength: bool
+) -> dict[tuple[str, int], np.ndarray]:
+    """Whether each image is read rightly, booleans (n,), by kind and strength of corruption."""
+    return {
+        (name, strength): answer(corrupted(name, images.x, strength)).argmax(1) == images.y
+        for name, kind in KINDS.items()
+        for strength in (range(1, 6) if every_strength else [kind.published])
+    }
+
+
+def robustness(right: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """A row a corruption: kind, strength, published, accuracy, and its interval, low and high."""
     rows = []
-    for name, kind in KINDS.items():
-        for strength in range(1, 6) if every_strength else [kind.published]:
-            right = answer(corrupted(name, images.x, strength)).argmax(1) == images.y
-            rows.append((name, strength, strength == kind.published, float(right.mean())))
-    return pd.DataFrame(rows, columns=["kind", "strength", "published", "accuracy"])
+    for (name, strength), mine in right.items():
+        interval = accuracy_interval(int(mine.sum()), len(mine))
+        published = strength == KINDS[name].published
+        rows.append((name, strength, published, float(mine.mean()), *interval))
+    return pd.DataFrame(rows, columns=["kind", "strength", "published", "accuracy", "low", "high"])
 
 
-def robust_figures(table: pd.DataFrame) -> dict[str, float]:
+def robust_figures(right: dict[tuple[str, int], np.ndarray]) -> dict[str, float]:
     """`robust_accuracy`, the mean over MNIST-C's kinds at the published strength, and each kind.
 
-    `robust_accuracy_unseen` leaves out the kinds that look like the distortions of training.
+    `robust_accuracy_unseen` leaves out the kinds that look like the distortions of training. The
+    intervals of both resample images, each with its looks: one hard image is hard in most of them.
     """
-    at = table[table.published].set_index("kind").accuracy
+    at = {name: right[name, kind.published] for name, kind in KINDS.items()}
     mnist_c = [name for name, kind in KINDS.items() if kind.in_mnist_c]
     unseen = [name for name in mnist_c if not KINDS[name].like_training]
-    return {
-        "robust_accuracy": float(at[mnist_c].mean()),
-        "robust_accuracy_unseen": float(at[unseen].mean()),
-        **{f"robust_{name}": float(value) for name, value in at.items()},
-    }
+    figures = {}
+    for figure, names in (("robust_accuracy", mnist_c), ("robust_accuracy_unseen", unseen)):
+        shares = np.mean([at[name] for name in names], axis=0)
+        figures[figure] = float(shares.mean())
+        figures[f"{figure}_low"], figures[f"{figure}_high"] = bootstrap_interval(np.mean, shares)
+    return figures | {f"robust_{name}": float(mine.mean()) for name, mine in at.items()}
 
 
 def slices(images: Split, right: np.ndarray) -> pd.DataFrame:
@@ -134,7 +147,7 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     """Accuracy after attacks that know the network, from the Adversarial Robustness Toolbox.
 
     Every pixel may change by 0.3 of the range, MNIST's usual bound (Madry et al. 2018), which an
-    ordinary network does not survive, and by 0.1 (`_0.1`).
+    ordinary network does not survive, and by 0.1 (`_0.1`). Each with its interval.
 
     - `fgsm_accuracy`: one step along the sign of the gradient (Goodfellow et al. 2015);
     - `pgd_accuracy`: 40 steps of 0.01 from a random start (Madry et al. 2018).
@@ -144,7 +157,9 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     for epsilon, suffix in ((0.3, ""), (0.1, "_0.1")):
         for name, bad in adversarial(network, x, images.y, epsilon).items():
             guesses = network.predict(bad, batch_size=500, verbose=0).argmax(1)
-            found[f"{name}_accuracy{suffix}"] = float((guesses == images.y).mean())
+            right, figure = int((guesses == images.y).sum()), f"{name}_accuracy{suffix}"
+            found[figure] = right / len(images)
+            found[f"{figure}_low"], found[f"{figure}_high"] = accuracy_interval(right, len(images))
     return found
 
 

@@ -99,7 +99,9 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     assert {"robust_accuracy", "robust_fog", "robust_zigzag", "shift_invariance"} <= set(metrics)
     attacked = {"fgsm_accuracy", "fgsm_accuracy_0.1", "pgd_accuracy", "pgd_accuracy_0.1"}
     assert attacked <= set(metrics)
-    assert metrics["test_ece_low"] <= metrics["test_ece"] <= metrics["test_ece_high"]
+    headlines = {"test_loss", "test_ece", "test_ece_calibrated", "robust_accuracy", *attacked}
+    for name in headlines:
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"], name
     card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
     sections = [line for line in card.splitlines() if line.startswith("## ")]
     assert len(sections) == 9, "the nine of Mitchell et al. 2019"

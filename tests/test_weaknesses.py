@@ -7,8 +7,17 @@ from skimage import transform
 from mnist_cnn.backend import keras, tf
 from mnist_cnn.corruptions import KINDS, corrupted
 from mnist_cnn.data import Split, load_training
+from mnist_cnn.metrics import accuracy_interval
 from mnist_cnn.model import scaled
-from mnist_cnn.weaknesses import adversarial, attacks, behaviour, robust_figures, robustness, slices
+from mnist_cnn.weaknesses import (
+    adversarial,
+    attacks,
+    behaviour,
+    robust_figures,
+    robustness,
+    slices,
+    under_corruption,
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +84,24 @@ def test_noise_has_the_published_amount(digits):
 
 def test_figures_are_means_over_the_kinds_of_mnist_c(digits):
     """A classifier that is right only where nothing is inverted or moved."""
-    table = robustness(lambda x: np.eye(10)[digits.y] * (x.mean() < 60), digits, False)
-    figures = robust_figures(table)
+    right = under_corruption(lambda x: np.eye(10)[digits.y] * (x.mean() < 60), digits, False)
+    figures, table = robust_figures(right), robustness(right)
     in_mnist_c = [f"robust_{name}" for name, kind in KINDS.items() if kind.in_mnist_c]
     assert len(in_mnist_c) == 15
     assert figures["robust_accuracy"] == pytest.approx(np.mean([figures[k] for k in in_mnist_c]))
+    assert table.accuracy.mean() == pytest.approx(np.mean(list(right.values())))
     assert figures["robust_inversion"] < 0.2 < figures["robust_rotate"] == 1.0
+
+
+def test_the_interval_of_the_mean_knows_that_the_same_images_are_hard_in_every_look():
+    hard = np.arange(400) < 100
+    right = {(name, kind.published): ~hard for name, kind in KINDS.items()}
+    figures = robust_figures(right)
+    wilson = accuracy_interval(300, 400)
+    found = (figures["robust_accuracy_low"], figures["robust_accuracy_high"])
+    assert found == pytest.approx(wilson, abs=0.01), "fifteen looks at 400 images are not 6,000"
+    each = robustness(right)[["low", "high"]].to_numpy()
+    np.testing.assert_allclose(each, [wilson] * len(KINDS))
 
 
 def test_slices_find_the_slant_and_the_size(digits):
@@ -151,4 +172,5 @@ def test_a_stronger_attack_leaves_less(reader, digits):
     clean = (reader.predict(scaled(digits.x), verbose=0).argmax(1) == digits.y).mean()
     assert clean > 0.9
     assert figures["pgd_accuracy_0.1"] <= figures["fgsm_accuracy_0.1"] < clean
+    assert figures["fgsm_accuracy_0.1_low"] < figures["fgsm_accuracy_0.1"]
     assert figures["pgd_accuracy"] <= figures["fgsm_accuracy"] <= figures["fgsm_accuracy_0.1"]
