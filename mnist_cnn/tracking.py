@@ -27,7 +27,11 @@ MACHINE = f"{platform.node()}-{uuid.getnode():x}"  # one host name may stand for
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 # What the owner of the machine can set right: a full disk, no right, a file for a folder.
-UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+UNUSABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST),
+)
 
 
 class ServerLost(UserError):

@@ -52,13 +52,17 @@ def test_refused_in_one_sentence(arguments, says, capsys):
     assert "Traceback" not in err
 
 
-def test_an_unusable_cache_folder_is_named(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+@pytest.mark.parametrize(
+    ("file", "says"), [("cache", "Not a directory"), ("cache/mnist_cnn", "File exists")]
+)
+def test_an_unusable_cache_folder_is_named(tmp_path, monkeypatch, capsys, file, says):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert cli.run(["train"]) == 1
     err = capsys.readouterr().err
-    assert err == f"mnist_cnn train: {tmp_path}/file/mnist_cnn cannot be used: Not a directory.\n"
+    assert err == f"mnist_cnn train: {tmp_path}/cache/mnist_cnn cannot be used: {says}.\n"
 
 
 @pytest.mark.parametrize("arguments", [["train", "--epochs", "0"], ["train", "--help"], ["--help"]])
