@@ -66,7 +66,9 @@ def _brightness(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
 def _fog(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
     thick, decay = ((1.5, 2), (2.0, 2), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[strength - 1]
     light = x.max(axis=(1, 2), keepdims=True)
-    fog = np.concatenate([_plasma(len(part), decay, rng) for part in np.array_split(x, 40)])
+    # A few at once: their maps stay in the processor's cache, and take half the time.
+    parts = np.array_split(x, -(-len(x) // 20))
+    fog = np.concatenate([_plasma(len(part), decay, rng) for part in parts])
     return (x + thick * fog) * light / (light + thick)
 
 

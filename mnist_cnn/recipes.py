@@ -148,8 +148,8 @@ ACCURATE = replace(
     name="accurate",
     # Five seeds, 2 cores: README. MNIST-C: one seed, 2,000 test images.
     claim="for digits in a bad state too: 99.63 ± 0.04 % in 1.3 times classic's time, MNIST-C 96 %",
-    # Few filters where the image is large, as many as wide vectors take at once; a fifth convolution
-    # behind the second pooling costs little, and lets the third be narrow (docs/search.md).
+    # Few filters where the image is large, as many as wide vectors take at once; a fifth
+    # convolution behind the second pooling is cheap, and lets the third be narrow (docs/search.md).
     filters=(16, 16, 32, 64, 128),
     epochs=17,
     # Fewer, larger steps use both cores better; the rate is tiny's, grown with the batch.
