@@ -156,7 +156,7 @@ ACCURATE = replace(
     batch_size=128,
     learning_rate=0.4,
     distort=1.0,
-    # For images in a bad state; costs clean ones nothing that five seeds can show (docs/search.md).
+    # For images in a bad state; cost clean ones nothing that five seeds showed (docs/search.md).
     disturb=0.15,
 )
 

@@ -1,6 +1,7 @@
 """The published network, and what every network promises."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,12 @@ def test_classic_is_the_published_network():
         assert isinstance(layer.kernel_initializer, keras.initializers.HeUniform)
     assert (CLASSIC.epochs, CLASSIC.batch_size) == (10, 32)
     assert (CLASSIC.learning_rate, CLASSIC.momentum, CLASSIC.nesterov) == (0.01, 0.9, False)
+
+
+def test_parameters_are_as_many_as_the_readme_says():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for name, recipe in RECIPES.items():
+        assert f"| `{name}` | {build(recipe).count_params():,} |" in readme
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
