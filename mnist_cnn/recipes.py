@@ -59,6 +59,9 @@ class Recipe:
         number(0, 1),
         "share of images in another look (filter, contrast, patches, noise); falls to 0 by the end",
     )
+    emphasis: float = _hyper(
+        1.0, number(1, 10), "times as often as the others the hardest fifth of the images is shown"
+    )
 
 
 def hyperparameters(recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mnist_cnn.augment import distorted, disturbed
 from mnist_cnn.backend import keras, tf, untuned
 from mnist_cnn.data import Split, Training
 from mnist_cnn.model import build, scaled
@@ -45,26 +46,62 @@ def fit(
     keras.utils.set_random_seed(seed)
     model = build(recipe)
     steps = -(-len(data.train) // recipe.batch_size)
-    model.compile(
+    noted = tf.Variable(tf.zeros(len(data.train)), trainable=False)
+    learner = model if recipe.emphasis == 1 else _Noting(model, noted)
+    learner.compile(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
         steps_per_execution=_steps_per_execution(steps),
     )
+    measured = _EpochMetrics(recipe)
 
     started = time.perf_counter()
-    history = model.fit(
-        untuned(_batches(recipe, data.train, seed)),
+    history = learner.fit(
+        untuned(_batches(recipe, data.train, seed, measured.epoch, noted)),
         epochs=recipe.epochs,
-        steps_per_epoch=steps,
         validation_data=untuned(_in_order(data.validation)),
-        callbacks=[_EpochMetrics(recipe), *callbacks],
+        callbacks=[measured, *callbacks],
         shuffle=False,  # _batches has shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
     seconds = time.perf_counter() - started
-    model.steps_per_execution = 1  # or a prediction is traced for so many batches at once
+    learner.steps_per_execution = 1  # or a prediction is traced for so many batches at once
     return Fitted(model, history.history, seconds)
+
+
+class _Noting(keras.Model):
+    """A network that notes the loss of each training image when it learns from it.
+
+    `noted` is a variable float32 (images,): the mean of the last note and the loss. A batch
+    brings the places of its images as a third part.
+    """
+
+    def __init__(self, network: keras.Model, noted: tf.Variable) -> None:
+        super().__init__(name=network.name)
+        self.network = network
+        self.noted = noted
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.network(x, training=training)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        x, y, self.places = data
+        return super().train_step((x, y))
+
+    def compute_loss(
+        self,
+        x: tf.Tensor | None = None,
+        y: tf.Tensor | None = None,
+        y_pred: tf.Tensor | None = None,
+        sample_weight: tf.Tensor | None = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        if training:
+            losses = keras.losses.categorical_crossentropy(y, y_pred)
+            notes = (tf.gather(self.noted, self.places) + losses) / 2
+            self.noted.scatter_update(tf.IndexedSlices(notes, self.places))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
 def _steps_per_execution(steps: int) -> int:
@@ -98,8 +135,10 @@ def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _batches(recipe: Recipe, split: Split, seed: int) -> tf.data.Dataset:
-    """All batches of all epochs, each epoch in an order of its own.
+def _batches(
+    recipe: Recipe, split: Split, seed: int, epoch: tf.Variable, noted: tf.Variable
+) -> tf.data.Dataset:
+    """The batches of one epoch, of the one that `epoch` counts (from 0) when they begin.
 
     The images stay in memory as bytes and a step gathers its batch from them: no work per image.
     Every random choice is a function of (seed, epoch or step) alone, so threads cannot reorder it.
@@ -108,15 +147,18 @@ def _batches(recipe: Recipe, split: Split, seed: int) -> tf.data.Dataset:
     margin = (recipe.shift, recipe.shift)
     images = tf.constant(np.pad(split.x, ((0, 0), margin, margin, (0, 0))))
     labels = tf.constant(split.y)
-    steps = recipe.epochs * -(-len(split) // recipe.batch_size)
+    steps = -(-len(split) // recipe.batch_size)
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
-        shuffled = tf.random.experimental.stateless_shuffle(
-            tf.range(len(split)), seed=[seed, tf.cast(epoch, tf.int32)]
-        )
-        return tf.data.Dataset.from_tensor_slices(shuffled).batch(recipe.batch_size)
+        here = [seed, tf.cast(epoch, tf.int32)]
+        chosen = tf.range(len(split))
+        if recipe.emphasis != 1:
+            chosen = emphasised(noted, recipe.emphasis, here)
+        shuffled = tf.random.experimental.stateless_shuffle(chosen, seed=here)
+        batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(recipe.batch_size)
+        return batches.enumerate(epoch * steps)
 
-    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
         x = tf.gather(images, chosen)
         here = [seed, tf.cast(step, tf.int32)]
         if recipe.shift:
@@ -126,120 +168,44 @@ def _batches(recipe: Recipe, split: Split, seed: int) -> tf.data.Dataset:
             x = distorted(x, recipe.distort, here)
         x = tf.cast(x, tf.float32) / 255.0
         if recipe.disturb:
-            left = 1.0 - tf.cast(step, tf.float32) / steps
+            left = 1.0 - tf.cast(step, tf.float32) / (recipe.epochs * steps)
             x = disturbed(x, recipe.disturb * left, here)
-        return x, tf.one_hot(tf.gather(labels, chosen), 10)
+        y = tf.one_hot(tf.gather(labels, chosen), 10)
+        return (x, y) if recipe.emphasis == 1 else (x, y, chosen)
 
-    epochs = tf.data.Dataset.range(recipe.epochs)
-    return epochs.flat_map(order).enumerate().map(batch, num_parallel_calls=1).prefetch(4)
+    now = tf.data.Dataset.range(1).map(lambda _: epoch)
+    batches = now.flat_map(order).map(batch, num_parallel_calls=1).prefetch(4)
+    return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
 
-def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
-    """Images uint8 (n, 28, 28, 1), each turned, sized, slanted and moved at random.
+def emphasised(noted: tf.Tensor, emphasis: float, seed: list) -> tf.Tensor:
+    """Places int32 (n,) among n images, those of the hardest fifth `emphasis` times as often.
 
-    At strength 1: up to 10 degrees, exp(±0.1) in width and in height, 0.1 of slant, 2 pixels.
-    One native operation for the whole batch.
+    Hard is what has a high loss in `noted` (n,), and while all are equal each has one place.
     """
-    random = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -strength, strength)
-    turn, width, height, slant, right, down = tf.unstack(random)
-    cos, sin = tf.cos(turn * np.pi / 18), tf.sin(turn * np.pi / 18)
-    width, height, slant = tf.exp(0.1 * width), tf.exp(0.1 * height), 0.1 * slant
-
-    # Where each pixel of the result comes from: x' = a x + b y + c, y' = d x + e y + f.
-    a, b = cos * width, (cos * slant - sin) * height
-    d, e = sin * width, (sin * slant + cos) * height
-    middle = 13.5
-    c = middle + 2 * right - (a + b) * middle
-    f = middle + 2 * down - (d + e) * middle
-    zero = tf.zeros_like(a)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
-        output_shape=[28, 28],
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-        fill_value=0.0,
-    )
-
-
-def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Tensor:
-    """Images float32 (n, 28, 28, 1) in [0, 1], a `share` of them in another look.
-
-    They are the first: a batch is in random order, and the rest then costs nothing.
-    """
-    wanted = share * tf.cast(tf.shape(images)[0], tf.float32)
-    count = tf.cast(wanted + tf.random.stateless_uniform([], seed), tf.int32)  # right on average
-
-    def some() -> tf.Tensor:
-        return tf.concat([_in_another_look(images[:count], seed), images[count:]], axis=0)
-
-    return tf.cond(count > 0, some, lambda: images)
-
-
-def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:
-    """Each image through a random filter (random convolutions, Xu et al. 2021), with a sign, a
-    contrast and a level of its own, three patches (random erasing, Zhong et al. 2020) and noise.
-    """
-    count = tf.shape(images)[0]
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-    draws = tf.random.stateless_uniform([6, count, 1, 1, 1], seeds[0])
-    amount, sign, contrast, level, noise, size = tf.unstack(draws)
-
-    # A filter of 1, 3 or 5 pixels for each image: the images become the channels of one.
-    taps = tf.abs(tf.range(-2.0, 3.0))
-    reach = tf.maximum(taps[:, None], taps)[:, :, None, None]
-    filters = tf.random.stateless_normal([5, 5, count, 1], seeds[1])
-    filters *= tf.cast(reach <= tf.floor(3 * tf.reshape(size, [1, 1, count, 1])), tf.float32)
-    channels = tf.transpose(images, [3, 1, 2, 0])
-    seen = tf.nn.depthwise_conv2d(channels, filters, [1, 1, 1, 1], "SAME")
-    seen = tf.transpose(seen, [3, 1, 2, 0])
-    seen /= tf.reduce_max(tf.abs(seen), axis=(1, 2), keepdims=True) + 1e-6
-    amount = 0.3 + 0.7 * amount  # enough of the image itself to be read
-    seen = amount * tf.where(sign < 0.5, images, -images) + (1 - amount) * seen
-
-    # At least 0.3 of the range from black to white, anywhere in it.
-    low, high = (f(seen, axis=(1, 2), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
-    contrast = 0.3 + 0.7 * contrast
-    seen = contrast * (seen - low) / (high - low + 1e-6) + (1 - contrast) * level
-
-    for patch in tf.unstack(tf.random.stateless_uniform([3, 6, count, 1, 1, 1], seeds[2])):
-        seen = _patched(seen, *tf.unstack(patch))
-    seen += 0.25 * noise**2 * tf.random.stateless_normal(tf.shape(images), seeds[3])
-    return tf.clip_by_value(seen, 0.0, 1.0)
-
-
-def _patched(
-    images: tf.Tensor,
-    across: tf.Tensor,
-    down: tf.Tensor,
-    width: tf.Tensor,
-    height: tf.Tensor,
-    look: tf.Tensor,
-    kind: tf.Tensor,
-) -> tf.Tensor:
-    """Images with a rectangle or a bar in most of them, of one grey or turned to the negative.
-
-    All draws are uniform in [0, 1), (n, 1, 1, 1).
-    """
-    places = tf.range(28.0)
-    width, height = 1 + 9 * width**2, 1 + 9 * height**2
-    height = tf.where(kind < 0.25, 28.0, height)
-    width = tf.where((kind >= 0.25) & (kind < 0.5), 28.0, width)
-    inside = tf.abs(places[:, None, None] - 30 * down + 1) < height / 2
-    inside &= tf.abs(places[:, None] - 30 * across + 1) < width / 2
-    patch = tf.where(look < 0.3, 1 - images, (look - 0.3) / 0.7)
-    return tf.where(inside & (kind < 0.75), patch, images)
+    count = tf.shape(noted)[0]
+    hard = noted >= tf.sort(noted, direction="DESCENDING")[count // 5]
+    often = tf.cumsum(tf.where(hard, tf.constant(emphasis, tf.float64), 1.0))
+    # Evenly spaced, from a random start: every image comes as often as it should, or once more.
+    start = tf.random.stateless_uniform([], seed, dtype=tf.float64)
+    at = (tf.cast(tf.range(count), tf.float64) + start) / tf.cast(count, tf.float64)
+    return tf.minimum(tf.searchsorted(often / often[-1], at, side="right"), count - 1)
 
 
 class _EpochMetrics(keras.callbacks.Callback):
-    """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see."""
+    """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see.
+
+    `epoch` counts for `_batches`.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.perf_counter()
+        self.epoch.assign(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:

@@ -6,17 +6,23 @@ import mlflow
 import numpy as np
 import pytest
 
+from mnist_cnn.augment import distorted, disturbed
 from mnist_cnn.backend import keras, tf
 from mnist_cnn.data import Split, load_training
 from mnist_cnn.model import build, predict, scaled
 from mnist_cnn.recipes import ACCURATE, CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
-from mnist_cnn.training import _batches, distorted, disturbed, fit
+from mnist_cnn.training import _batches, _Noting, emphasised, fit
 
 
 @pytest.fixture(scope="module")
 def training(small):
     return load_training(str(small))
+
+
+def of_epoch(epoch, recipe, split, noted=None):
+    """The batches of one epoch, as `fit` with seed 0 gets them."""
+    return list(_batches(recipe, split, 0, tf.Variable(epoch, dtype=tf.int64), noted))
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -75,11 +81,14 @@ def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
     assert 0.3 < once[changed].mean() < 0.7
 
     recipe = replace(CLASSIC, epochs=2, batch_size=100, disturb=1.0)
-    batches = list(_batches(recipe, training.train, seed=0))
-    plain = list(_batches(replace(recipe, disturb=0.0), training.train, seed=0))
     shares = [
         (ours.numpy() != theirs.numpy()).any(axis=(1, 2, 3)).mean()
-        for (ours, _), (theirs, _) in zip(batches, plain, strict=True)
+        for epoch in (0, 1)
+        for (ours, _), (theirs, _) in zip(
+            of_epoch(epoch, recipe, training.train),
+            of_epoch(epoch, replace(recipe, disturb=0.0), training.train),
+            strict=True,
+        )
     ]
     assert shares[0] == 1
     assert 0.3 < shares[len(shares) // 2] < 0.7
@@ -88,7 +97,7 @@ def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
 
 @pytest.mark.parametrize("base", [FAST, ACCURATE], ids=lambda recipe: recipe.name)
 def test_same_seed_same_weights_bit_for_bit(training, base):
-    recipe = replace(base, epochs=1)
+    recipe = replace(base, epochs=2)
     first, again, other = (
         [weight.tobytes() for weight in fit(recipe, training, seed).model.get_weights()]
         for seed in (3, 3, 4)
@@ -119,16 +128,53 @@ def test_nothing_is_tuned_by_tf_data(training, monkeypatch):
 
 def test_every_epoch_takes_every_image_once_in_an_order_of_its_own(training):
     recipe = replace(CLASSIC, epochs=2, batch_size=100)
-    batches = list(_batches(recipe, training.train, seed=0))
-    per_epoch = len(batches) // 2
     epochs = [
-        np.concatenate([images for images, _ in part])
-        for part in (batches[:per_epoch], batches[per_epoch:])
+        np.concatenate([images for images, _ in of_epoch(epoch, recipe, training.train)])
+        for epoch in (0, 1)
     ]
     expected = np.sort(scaled(training.train.x).sum(axis=(1, 2, 3)))
     for images in epochs:
         np.testing.assert_allclose(np.sort(images.sum(axis=(1, 2, 3))), expected, rtol=1e-5)
     assert not np.array_equal(*epochs)
+
+
+def test_emphasis_shows_the_hardest_fifth_so_many_times_as_often(training):
+    split = training.train
+    noted = tf.Variable(np.random.default_rng(0).permutation(len(split)).astype(np.float32))
+    hard = noted.numpy() >= len(split) * 0.8
+    recipe = replace(CLASSIC, batch_size=100, emphasis=3.0)
+    batches = of_epoch(0, recipe, split, noted)
+    for images, labels, places in batches:
+        np.testing.assert_array_equal(images, scaled(split.x[places.numpy()]))
+        np.testing.assert_array_equal(labels.numpy().argmax(1), split.y[places.numpy()])
+    shown = np.bincount(np.concatenate([places for *_, places in batches]), minlength=len(split))
+    assert shown.sum() == len(split), "an epoch stays as long"
+    assert shown[hard].mean() / shown[~hard].mean() == pytest.approx(3, rel=0.05)
+    assert shown[hard].min() >= 2, "2.14 times each: 2 or 3"
+
+    alike = np.sort(emphasised(tf.zeros(1000), 3.0, [0, 1]))
+    np.testing.assert_array_equal(alike, np.arange(1000), "before the first loss is noted")
+    one, other = (emphasised(noted, 3.0, [0, epoch]).numpy() for epoch in (1, 2))
+    assert (one != other).any(), "or the same easy images would never be shown"
+
+
+def test_losses_are_noted_where_they_belong(training):
+    keras.utils.set_random_seed(0)
+    network = build(ACCURATE)
+    noted = tf.Variable(tf.fill([500], 1.0), trainable=False)
+    learner = _Noting(network, noted)
+    learner.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy())
+    places = np.array([7, 400, 3, 99])
+    x, y = scaled(training.train.x[places]), np.eye(10, dtype=np.float32)[training.train.y[places]]
+    losses = keras.losses.categorical_crossentropy(y, network(x, training=True))
+
+    batch = tf.data.Dataset.from_tensors((x, y, places.astype(np.int32)))
+    learner.fit(
+        batch, validation_data=tf.data.Dataset.from_tensors((x, y)), verbose=0
+    )  # validation notes nothing
+    expected = np.ones(500, np.float32)
+    expected[places] = (1 + losses.numpy()) / 2
+    np.testing.assert_allclose(noted.numpy(), expected, rtol=1e-4)
 
 
 class Steps(keras.callbacks.Callback):
@@ -158,7 +204,7 @@ def test_classic_is_plain_keras(training):
     keras.utils.set_random_seed(0)
     model = build(recipe)
     model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
-    batches = _batches(recipe, training.train, 0)
+    batches = _batches(recipe, training.train, 0, tf.Variable(0, dtype=tf.int64), None)
     plain = model.fit(batches, epochs=1, shuffle=False, verbose=0).history["loss"][0]
     assert ours == pytest.approx(plain, rel=1e-4)
 

@@ -1,0 +1,104 @@
+"""Random changes to a batch of images while a network learns; each is a function of its seed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mnist_cnn.backend import tf
+
+
+def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
+    """Images uint8 (n, 28, 28, 1), each turned, sized, slanted and moved at random.
+
+    At strength 1: up to 10 degrees, exp(±0.1) in width and in height, 0.1 of slant, 2 pixels.
+    One native operation for the whole batch.
+    """
+    random = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -strength, strength)
+    turn, width, height, slant, right, down = tf.unstack(random)
+    cos, sin = tf.cos(turn * np.pi / 18), tf.sin(turn * np.pi / 18)
+    width, height, slant = tf.exp(0.1 * width), tf.exp(0.1 * height), 0.1 * slant
+
+    # Where each pixel of the result comes from: x' = a x + b y + c, y' = d x + e y + f.
+    a, b = cos * width, (cos * slant - sin) * height
+    d, e = sin * width, (sin * slant + cos) * height
+    middle = 13.5
+    c = middle + 2 * right - (a + b) * middle
+    f = middle + 2 * down - (d + e) * middle
+    zero = tf.zeros_like(a)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
+        output_shape=[28, 28],
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )
+
+
+def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Tensor:
+    """Images float32 (n, 28, 28, 1) in [0, 1], a `share` of them in another look.
+
+    They are the first: a batch is in random order, and the rest then costs nothing.
+    """
+    wanted = share * tf.cast(tf.shape(images)[0], tf.float32)
+    count = tf.cast(wanted + tf.random.stateless_uniform([], seed), tf.int32)  # right on average
+
+    def some() -> tf.Tensor:
+        return tf.concat([_in_another_look(images[:count], seed), images[count:]], axis=0)
+
+    return tf.cond(count > 0, some, lambda: images)
+
+
+def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:
+    """Each image through a random filter (random convolutions, Xu et al. 2021), with a sign, a
+    contrast and a level of its own, three patches (random erasing, Zhong et al. 2020) and noise.
+    """
+    count = tf.shape(images)[0]
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    draws = tf.random.stateless_uniform([6, count, 1, 1, 1], seeds[0])
+    amount, sign, contrast, level, noise, size = tf.unstack(draws)
+
+    # A filter of 1, 3 or 5 pixels for each image: the images become the channels of one.
+    taps = tf.abs(tf.range(-2.0, 3.0))
+    reach = tf.maximum(taps[:, None], taps)[:, :, None, None]
+    filters = tf.random.stateless_normal([5, 5, count, 1], seeds[1])
+    filters *= tf.cast(reach <= tf.floor(3 * tf.reshape(size, [1, 1, count, 1])), tf.float32)
+    channels = tf.transpose(images, [3, 1, 2, 0])
+    seen = tf.nn.depthwise_conv2d(channels, filters, [1, 1, 1, 1], "SAME")
+    seen = tf.transpose(seen, [3, 1, 2, 0])
+    seen /= tf.reduce_max(tf.abs(seen), axis=(1, 2), keepdims=True) + 1e-6
+    amount = 0.3 + 0.7 * amount  # enough of the image itself to be read
+    seen = amount * tf.where(sign < 0.5, images, -images) + (1 - amount) * seen
+
+    # At least 0.3 of the range from black to white, anywhere in it.
+    low, high = (f(seen, axis=(1, 2), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
+    contrast = 0.3 + 0.7 * contrast
+    seen = contrast * (seen - low) / (high - low + 1e-6) + (1 - contrast) * level
+
+    for patch in tf.unstack(tf.random.stateless_uniform([3, 6, count, 1, 1, 1], seeds[2])):
+        seen = _patched(seen, *tf.unstack(patch))
+    seen += 0.25 * noise**2 * tf.random.stateless_normal(tf.shape(images), seeds[3])
+    return tf.clip_by_value(seen, 0.0, 1.0)
+
+
+def _patched(
+    images: tf.Tensor,
+    across: tf.Tensor,
+    down: tf.Tensor,
+    width: tf.Tensor,
+    height: tf.Tensor,
+    look: tf.Tensor,
+    kind: tf.Tensor,
+) -> tf.Tensor:
+    """Images with a rectangle or a bar in most of them, of one grey or turned to the negative.
+
+    All draws are uniform in [0, 1), (n, 1, 1, 1).
+    """
+    places = tf.range(28.0)
+    width, height = 1 + 9 * width**2, 1 + 9 * height**2
+    height = tf.where(kind < 0.25, 28.0, height)
+    width = tf.where((kind >= 0.25) & (kind < 0.5), 28.0, width)
+    inside = tf.abs(places[:, None, None] - 30 * down + 1) < height / 2
+    inside &= tf.abs(places[:, None] - 30 * across + 1) < width / 2
+    patch = tf.where(look < 0.3, 1 - images, (look - 0.3) / 0.7)
+    return tf.where(inside & (kind < 0.75), patch, images)
