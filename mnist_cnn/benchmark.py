@@ -139,7 +139,7 @@ def measure(
         model = fitted.model
         return predict(model, images) if recipe else model.predict(scaled(images), verbose=0)
 
-    answer(test.x[:500])
+    answer(test.x)  # not fewer: batches of another size would be traced again
     started = time.perf_counter()
     right = answer(test.x).argmax(1) == test.y
     return Row(

@@ -55,10 +55,10 @@ def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "stand
         _refuse_other_shapes(network, model)
         test, training = load_test(dataset), load_training(dataset)
 
-        started = time.perf_counter()
+        on_validation = predict(network, training.validation.x)
+        started = time.perf_counter()  # warm: the first call of a network traces it
         probabilities = predict(network, test.x)
         seconds = time.perf_counter() - started
-        on_validation = predict(network, training.validation.x)
         validation_right = on_validation.argmax(1) == training.validation.y
 
         temperature = best_temperature(training.validation.y, on_validation)

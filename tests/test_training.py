@@ -169,9 +169,8 @@ def test_losses_are_noted_where_they_belong(training):
     losses = keras.losses.categorical_crossentropy(y, network(x, training=True))
 
     batch = tf.data.Dataset.from_tensors((x, y, places.astype(np.int32)))
-    learner.fit(
-        batch, validation_data=tf.data.Dataset.from_tensors((x, y)), verbose=0
-    )  # validation notes nothing
+    unnoted = tf.data.Dataset.from_tensors((x, y))
+    learner.fit(batch, validation_data=unnoted, verbose=0)
     expected = np.ones(500, np.float32)
     expected[places] = (1 + losses.numpy()) / 2
     np.testing.assert_allclose(noted.numpy(), expected, rtol=1e-4)
