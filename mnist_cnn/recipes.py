@@ -60,7 +60,9 @@ class Recipe:
         "share of images in another look (filter, contrast, patches, noise); falls to 0 by the end",
     )
     emphasis: float = _hyper(
-        1.0, number(1, 10), "times as often as the others the hardest fifth of the images is shown"
+        1.0,
+        number(1, 10),
+        "times as often as the others the hardest fifth of the images is shown, after one epoch",
     )
 
 

@@ -181,7 +181,8 @@ def _batches(
 def emphasised(noted: tf.Tensor, emphasis: float, seed: list) -> tf.Tensor:
     """Places int32 (n,) among n images, those of the hardest fifth `emphasis` times as often.
 
-    Hard is what has a high loss in `noted` (n,), and while all are equal each has one place.
+    Hard is what has a high loss in `noted` (n,), and while all are equal each has one place: online
+    batch selection (Loshchilov and Hutter 2015) with two ranks instead of a scale.
     """
     count = tf.shape(noted)[0]
     hard = noted >= tf.sort(noted, direction="DESCENDING")[count // 5]
