@@ -158,7 +158,9 @@ def run_trials(
     Where others run the last ones, wait: one of them may die, and its trial falls to us.
     """
     started = time.monotonic()
+    met: set[int] = set()
     while not timeout or time.monotonic() < started + timeout:
+        _hear_once(study, met)
         fail_stale_trials(study)
         if finished(study) >= trials:
             return
@@ -167,6 +169,17 @@ def run_trials(
             continue
         study.optimize(_unless_surplus(objective, trials), n_trials=1, catch=Surplus)
         progress()
+
+
+def _hear_once(study: optuna.Study, met: set[int]) -> None:
+    """Give each running trial one heartbeat when it is first `met`, the numbers of those known.
+
+    Killed before its own first one, a trial would never count as dead: Optuna passes over it.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.number not in met:
+            study._storage.record_heartbeat(trial._trial_id)
+            met.add(trial.number)
 
 
 def _unless_surplus(

@@ -134,6 +134,32 @@ def postgres(tmp_path_factory):
     server.cleanup()
 
 
+# Runs the program, and kills a process group (its own: 0, or the server's) at the nth call of a
+# function, before it or after it: `-c DEADLY module:function before|after nth group ...`.
+DEADLY = """
+import functools, importlib, os, signal, sys
+target, when, nth, group, *arguments = sys.argv[1:]
+module, path = target.split(":")
+*owners, name = path.split(".")
+owner = functools.reduce(getattr, owners, importlib.import_module(module))
+real, calls = getattr(owner, name), []
+
+def deadly(*args, **kwargs):
+    calls.append(1)
+    hit = len(calls) == int(nth)
+    if hit and when == "before":
+        os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
+    done = real(*args, **kwargs)
+    if hit and when == "after":
+        os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
+    return done
+
+setattr(owner, name, deadly)
+from mnist_cnn import cli
+sys.exit(cli.run(arguments))
+"""
+
+
 def start(
     folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "mnist_cnn"), **environment
 ) -> subprocess.Popen:

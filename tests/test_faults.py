@@ -1,7 +1,6 @@
 """Real faults, real processes: after each the store is whole and the next run works.
 
-Nothing is mocked but the moment: DEADLY runs the program, and kills a process group (its own or
-the server's) at the nth call of a function, before it or after it.
+Nothing is mocked but the moment: see DEADLY.
 """
 
 import os
@@ -25,30 +24,8 @@ from mnist_cnn import cli, kept, node, registry, sweep, tfjs, tracking, tune
 from mnist_cnn.data import FILES, cache_folder, load_training
 from mnist_cnn.recipes import RECIPES, customised
 from mnist_cnn.training import Fitted
-from tests.conftest import Server, served, start, wait_for
+from tests.conftest import DEADLY, Server, served, start, wait_for
 
-DEADLY = """
-import functools, importlib, os, signal, sys
-target, when, nth, group, *arguments = sys.argv[1:]
-module, path = target.split(":")
-*owners, name = path.split(".")
-owner = functools.reduce(getattr, owners, importlib.import_module(module))
-real, calls = getattr(owner, name), []
-
-def deadly(*args, **kwargs):
-    calls.append(1)
-    hit = len(calls) == int(nth)
-    if hit and when == "before":
-        os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
-    done = real(*args, **kwargs)
-    if hit and when == "after":
-        os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
-    return done
-
-setattr(owner, name, deadly)
-from mnist_cnn import cli
-sys.exit(cli.run(arguments))
-"""
 SWEEP = ["--trials", "2", "--workers", "1", "--epochs", "1", "--filters_choices", "2,4"]
 
 
@@ -150,6 +127,7 @@ BOUNDARIES = [
     ("convert", "mnist_cnn.convert:_put_in_place", "before"),
     ("convert", "mnist_cnn.convert:_put_in_place", "after"),
     ("convert", "mnist_cnn.registry:tag", "before"),
+    ("tune", "optuna.study._optimize:get_heartbeat_thread", "before"),
     ("tune", "mnist_cnn.tune:fit", "before"),
     ("tune", "mnist_cnn.tune:fit", "after"),
     ("tune", "mnist_cnn.tune:_log_sweep", "before"),

@@ -15,7 +15,7 @@ from scipy.stats import ttest_ind
 from mnist_cnn import cli, registry, sweep, tune
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import FAST
-from tests.conftest import served, start, wait_for
+from tests.conftest import DEADLY, served, start, wait_for
 from tests.test_tracked import artifacts, last_run
 
 SMALL = ["--epochs", "2", "--filters_choices", "2,4", "--seed", "3", "--workers", "1"]
@@ -129,11 +129,12 @@ def test_the_best_is_the_most_accurate_or_the_cheapest_as_good():
         sweep.finalists(study(["maximize"]), 5000, 3)
 
 
-def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path):
-    def search(choices):
-        limits = (choices, (0.02, 0.5), "accuracy", "tpe", "none")
-        return sweep.Search(replace(FAST, epochs=3), 0, "digest", *limits)
+def search(choices):
+    limits = (choices, (0.02, 0.5), "accuracy", "tpe", "none")
+    return sweep.Search(replace(FAST, epochs=3), 0, "digest", *limits)
 
+
+def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path):
     assert search((2, 4)).start() is None
     held = search((16, 32, 64))
     storage = f"sqlite:///{tmp_path}/study.db"
@@ -142,6 +143,20 @@ def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path)
     first, second = (held.suggest(study.ask()) for _ in range(2))
     assert first == held.recipe
     assert second != held.recipe
+
+
+def test_a_trial_killed_before_its_first_heartbeat_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "HEARTBEAT", 1)
+    held = search((16, 32, 64))
+    study = sweep.open_study("cut", f"sqlite:///{tmp_path}/study.db", held, 0, lambda trial: None)
+    study.ask()  # what a process leaves that is killed right after
+
+    def objective(trial):
+        assert held.suggest(trial) == held.recipe, "the first in the queue, again"
+        return 0.9
+
+    sweep.run_trials(study, objective, trials=1, timeout=60, progress=lambda: None)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
 
 
 def test_what_early_ends_saved_counts_each_at_its_own_pace():
@@ -237,7 +252,11 @@ def test_interrupted_sweep_says_how_to_go_on(store, small):
 
 
 def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path):
-    """Two machines, one server, one database; one machine dies, the other ends the study alone."""
+    """Two machines, one server, one database; one machine dies, the other ends the study alone.
+
+    It dies with its second trial begun and no sign of life of it given.
+    """
+    death = ("-c", DEADLY, "optuna.study._optimize:get_heartbeat_thread", "before", "2", "0")
     machines = [tmp_path / "a", tmp_path / "b"]
     with served(tmp_path / "server") as address:
         joined = []
@@ -250,24 +269,21 @@ def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path)
                 (folder / "pgpass").write_text("*:*:*:sweeper:between-us\n")
                 (folder / "pgpass").chmod(0o600)
                 secret = {"PGPASSFILE": str(folder / "pgpass")}
-            joined.append(start(folder, *command, MLFLOW_TRACKING_URI=address, **secret))
-        client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
-
-        def trials_of_both():
-            done = client.search_runs(["0"], "tags.verb = 'trial' and tags.state LIKE '%ed'")
-            return len({run.data.tags["mlflow.parentRunId"] for run in done}) == 2
-
-        wait_for(trials_of_both, joined[1])
-        os.killpg(joined[0].pid, signal.SIGKILL)
-        joined[0].communicate()
+            program = ("-m", "mnist_cnn") if joined else death
+            where = {"MLFLOW_TRACKING_URI": address}
+            joined.append(start(folder, *command, program=program, **where, **secret))
+        _, err = joined[0].communicate(timeout=600)
+        assert joined[0].returncode == -signal.SIGKILL, err
         out, err = joined[1].communicate(timeout=600)
         assert joined[1].returncode == 0, err
         assert "6 of 6 trials" in out
 
+        client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
         every = client.search_runs(["0"])
         trials = [run for run in every if run.data.tags["verb"] == "trial"]
         done = [run for run in trials if run.data.tags.get("state") in ("finished", "pruned")]
         assert len(done) == 6
+        assert len({run.data.tags["mlflow.parentRunId"] for run in done}) == 2, "both had a part"
         assert "RUNNING" not in [run.info.status for run in trials]
         assert sum(run.data.tags["verb"] == "train" for run in every) == 1
         assert "between-us" not in out + err + json.dumps([run.to_dictionary() for run in every])
