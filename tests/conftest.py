@@ -146,7 +146,7 @@ real, calls = getattr(owner, name), []
 
 def deadly(*args, **kwargs):
     calls.append(1)
-    hit = len(calls) == int(nth)
+    hit = str(len(calls)) == nth
     if hit and when == "before":
         os.killpg(int(group) or os.getpgrp(), signal.SIGKILL)
     done = real(*args, **kwargs)

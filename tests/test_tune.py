@@ -256,7 +256,9 @@ def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path)
 
     It dies with its second trial begun and no sign of life of it given.
     """
-    death = ("-c", DEADLY, "optuna.study._optimize:get_heartbeat_thread", "before", "2", "0")
+    brief = "from mnist_cnn import evaluate, sweep, tune\n"
+    brief += "evaluate.ATTACKED, sweep.HEARTBEAT, tune.SEEDS, tune.FINALISTS = 20, 2, 2, 1\n"
+    program = ("-c", brief + DEADLY, "optuna.study._optimize:get_heartbeat_thread", "before")
     machines = [tmp_path / "a", tmp_path / "b"]
     with served(tmp_path / "server") as address:
         joined = []
@@ -264,14 +266,15 @@ def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path)
             folder.mkdir()
             command = ["tune", "--study", "joint", "--storage", postgres, "--trials", "6"]
             command += ["--dataset", str(small), *SMALL]
-            secret = {"PGPASSWORD": "between-us"}
+            environment = {"MLFLOW_TRACKING_URI": address, "PGPASSWORD": "between-us"}
             if joined:  # the second machine keeps it in a password file
                 (folder / "pgpass").write_text("*:*:*:sweeper:between-us\n")
                 (folder / "pgpass").chmod(0o600)
-                secret = {"PGPASSFILE": str(folder / "pgpass")}
-            program = ("-m", "mnist_cnn") if joined else death
-            where = {"MLFLOW_TRACKING_URI": address}
-            joined.append(start(folder, *command, program=program, **where, **secret))
+                environment["PGPASSFILE"] = str(folder / "pgpass")
+                del environment["PGPASSWORD"]
+            death = "never" if joined else "2"
+            machine = start(folder, *command, program=(*program, death, "0"), **environment)
+            joined.append(machine)
         _, err = joined[0].communicate(timeout=600)
         assert joined[0].returncode == -signal.SIGKILL, err
         out, err = joined[1].communicate(timeout=600)
