@@ -84,7 +84,13 @@ def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
     assert "secret" not in str(last_run("tune").data)
 
 
-def test_selection_never_sees_the_test_images(swept, store, small):
+@pytest.fixture
+def no_report(monkeypatch):
+    """Without the evaluation at the end, which other sweeps here have: it takes ten seconds."""
+    monkeypatch.setattr(tune, "evaluate", lambda *_, **__: None)
+
+
+def test_selection_never_sees_the_test_images(swept, no_report, store, small):
     """With other test images the same trials give the same values."""
     data = dict(np.load(small))
     data["x_test"] = 255 - data["x_test"]
@@ -204,7 +210,7 @@ def test_time_is_up_before_a_trial_completes(store, small, capsys):
     assert "study=late has no completed trial yet" in capsys.readouterr().err
 
 
-def test_killed_sweep_goes_on_and_counts_nothing_twice(store, small):
+def test_killed_sweep_goes_on_and_counts_nothing_twice(no_report, store, small):
     """Two workers: one is killed and the other goes on; then the parent, and nobody remains."""
     command = ["tune", "--study", "killed", "--dataset", str(small), *SMALL, "--trials", "6"]
     command += ["--workers", "2"]
