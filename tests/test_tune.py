@@ -86,7 +86,7 @@ def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
 
 @pytest.fixture
 def no_report(monkeypatch):
-    """Without the evaluation at the end, which other sweeps here have: it takes ten seconds."""
+    """Without the evaluation at the end, which takes long and which other sweeps here have."""
     monkeypatch.setattr(tune, "evaluate", lambda *_, **__: None)
 
 
