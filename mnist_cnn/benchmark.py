@@ -20,14 +20,14 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from mnist_cnn import plots
-from mnist_cnn.backend import keras, tf
-from mnist_cnn.data import Split, Training, load_test, load_training
-from mnist_cnn.model import build, predict, scaled
+from mnist_cnn.evaluation import plots
+from mnist_cnn.learning.backend import keras, tf
+from mnist_cnn.learning.data import Split, Training, load_test, load_training
+from mnist_cnn.learning.fit import Fitted, fit
+from mnist_cnn.learning.model import build, predict, scaled
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import CLASSIC, Recipe
-from mnist_cnn.tracking import cores, environment, log_params, tracked
-from mnist_cnn.training import Fitted, fit
+from mnist_cnn.tracking.runs import cores, environment, log_params, tracked
 
 
 @dataclass(frozen=True)

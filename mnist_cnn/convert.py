@@ -16,14 +16,15 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn import drawing, page, registry, tfjs
-from mnist_cnn.backend import keras
-from mnist_cnn.data import load_test, load_training
-from mnist_cnn.metrics import best_temperature, calibrated, sure_from
-from mnist_cnn.model import scaled
+from mnist_cnn.browser import drawings, page, tfjs
+from mnist_cnn.browser.tfjs import QUANTIZE, Written
+from mnist_cnn.evaluation.metrics import best_temperature, calibrated, sure_from
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import load_test, load_training
+from mnist_cnn.learning.model import scaled
 from mnist_cnn.parameters import UserError
-from mnist_cnn.tfjs import QUANTIZE, Written
-from mnist_cnn.tracking import tracked
+from mnist_cnn.tracking import registry
+from mnist_cnn.tracking.runs import tracked
 
 LARGEST_DIFFERENCE = 1e-4  # of a probability, for float32
 SURE = 0.999  # share of right validation answers among those that the page is sure of
@@ -110,7 +111,7 @@ def convert(
 
 def _drawn(folder: Path, output_format: str) -> dict[str, float]:
     """Accuracy on the recorded drawings, with MNIST's preparation and with mere shrinking."""
-    prepared, shrunk, labels = drawing.recorded()
+    prepared, shrunk, labels = drawings.recorded()
     found = tfjs.answers(folder, output_format, [np.concatenate([prepared, shrunk])])
     right = found.outputs[0].argmax(-1).reshape(2, -1) == labels
     return {

@@ -8,11 +8,8 @@ import mlflow
 import numpy as np
 from sklearn.metrics import classification_report, confusion_matrix
 
-from mnist_cnn import plots, registry
-from mnist_cnn.backend import keras
-from mnist_cnn.card import model_card
-from mnist_cnn.data import Split, load_test, load_training
-from mnist_cnn.metrics import (
+from mnist_cnn.evaluation import plots
+from mnist_cnn.evaluation.metrics import (
     accuracy_interval,
     best_temperature,
     bootstrap_interval,
@@ -22,11 +19,8 @@ from mnist_cnn.metrics import (
     expected_calibration_error,
     per_class,
 )
-from mnist_cnn.model import predict
-from mnist_cnn.parameters import UserError
-from mnist_cnn.promote import gate
-from mnist_cnn.tracking import tracked
-from mnist_cnn.weaknesses import (
+from mnist_cnn.evaluation.model_card import model_card
+from mnist_cnn.evaluation.robustness import (
     attacks,
     behaviour,
     robust_figures,
@@ -34,6 +28,13 @@ from mnist_cnn.weaknesses import (
     slices,
     under_corruption,
 )
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import Split, load_test, load_training
+from mnist_cnn.learning.model import predict
+from mnist_cnn.parameters import UserError
+from mnist_cnn.promote import gate
+from mnist_cnn.tracking import registry
+from mnist_cnn.tracking.runs import tracked
 
 # Tags of a version that say how it was made.
 ORIGIN = ("recipe", "seed", "dataset", "dataset_digest", "parameter_count", "study")

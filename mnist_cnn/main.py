@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mnist_cnn import registry
 from mnist_cnn.convert import convert
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.recipes import Recipe, hyperparameters
-from mnist_cnn.tracking import tracked
+from mnist_cnn.tracking import registry
+from mnist_cnn.tracking.runs import tracked
 from mnist_cnn.train import train_version
 
 

@@ -18,15 +18,15 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn import registry
-from mnist_cnn.backend import keras
-from mnist_cnn.corruptions import KINDS, corrupted
-from mnist_cnn.data import Split, Training, cache_folder
-from mnist_cnn.metrics import mcnemar
-from mnist_cnn.model import predict
-from mnist_cnn.registry import CHAMPION, NAME, Source
-from mnist_cnn.tracking import agreed, tracked
-from mnist_cnn.weaknesses import thirds
+from mnist_cnn.evaluation.corruptions import KINDS, corrupted
+from mnist_cnn.evaluation.metrics import mcnemar
+from mnist_cnn.evaluation.robustness import thirds
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import Split, Training, cache_folder
+from mnist_cnn.learning.model import predict
+from mnist_cnn.tracking import registry
+from mnist_cnn.tracking.registry import CHAMPION, NAME, Source
+from mnist_cnn.tracking.runs import retry_on_conflict, tracked
 
 FLOOR = 0.5
 LEVEL = 0.05
@@ -41,7 +41,7 @@ def promote(version: int) -> None:
     with tracked("promote", version=version):
         source = registry.find(f"models:/{NAME}/{version}")
         before = registry.champion()
-        _crown(source, f"Version {version} is champion by a person's decision.")
+        _set_champion(source, f"Version {version} is champion by a person's decision.")
         print(f"Version {version} of {NAME} is the champion; before: {before or 'none'}.")
 
 
@@ -57,10 +57,10 @@ def gate(source: Source, network: keras.Model, right: np.ndarray, data: Training
             champion = registry.champion()
             wins, verdict = _verdict(source, network, right, data, champion)
             if not wins:
-                return _keep(source, verdict)
+                return _save_verdict(source, verdict)
             now = registry.champion()
             if (now and now.version) == (champion and champion.version):
-                return _crown(source, verdict)
+                return _set_champion(source, verdict)
 
 
 def _verdict(
@@ -130,22 +130,22 @@ def _largest_loss(
     return max(losses.items(), key=lambda loss: loss[1], default=("nowhere", 0.0))
 
 
-def _crown(source: Source, verdict: str) -> str:
-    _keep(source, verdict)
+def _set_champion(source: Source, verdict: str) -> str:
+    _save_verdict(source, verdict)
     client = mlflow.MlflowClient()
     before = registry.champion()
-    agreed(client.set_registered_model_alias, NAME, CHAMPION, source.version)
+    retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, source.version)
     lines = client.get_registered_model(NAME).tags.get(HISTORY, "").splitlines()
     now = datetime.now(UTC).isoformat(" ", "minutes")
     # Crowned by other hands, or a kill came between the alias and its line.
     if before and not (lines and lines[-1].endswith(f"version {before.version}")):
         lines.append(f"before {now}: version {before.version}")
     lines.append(f"{now}: version {source.version}")
-    agreed(client.set_registered_model_tag, NAME, HISTORY, "\n".join(lines[-50:]))
+    retry_on_conflict(client.set_registered_model_tag, NAME, HISTORY, "\n".join(lines[-50:]))
     return verdict
 
 
-def _keep(source: Source, verdict: str) -> str:
+def _save_verdict(source: Source, verdict: str) -> str:
     mlflow.set_tag("verdict", verdict)
     registry.tag(source, {"verdict": verdict})
     return verdict

@@ -1,6 +1,6 @@
 """The recipes: each is one frozen definition of a network, how it is trained, and its claim.
 
-Nothing here imports TensorFlow; `mnist_cnn.model` builds what a recipe describes.
+Nothing here imports TensorFlow; `mnist_cnn.learning.model` builds what a recipe describes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Recipe:
 
     name: str
     claim: str
-    network: str  # the function of mnist_cnn.model that builds it
+    network: str  # the function of mnist_cnn.learning.model that builds it
 
     filters: tuple[int, ...] = _hyper((), FILTERS, "filters of each convolution")
     epochs: int = _hyper(1, whole(1, 1000), "passes over the training images")

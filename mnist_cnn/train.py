@@ -12,21 +12,22 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from mnist_cnn import kept, plots, registry
-from mnist_cnn.backend import keras
-from mnist_cnn.data import Training, load_training
-from mnist_cnn.model import scaled
+from mnist_cnn.evaluation import plots
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import Training, load_training
+from mnist_cnn.learning.fit import Fitted, fit
+from mnist_cnn.learning.model import scaled
 from mnist_cnn.recipes import Recipe, hyperparameters
-from mnist_cnn.tracking import (
+from mnist_cnn.tracking import registry, unlogged
+from mnist_cnn.tracking.runs import (
     PACKAGES,
-    agreed,
     environment,
-    hasty,
     log_params,
+    no_retries,
     pinned,
+    retry_on_conflict,
     tracked,
 )
-from mnist_cnn.training import Fitted, fit
 
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28, 1))]),
@@ -45,7 +46,7 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
     with tracked("train", **settings, **hyperparameters(recipe)):
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
-        agreed(
+        retry_on_conflict(
             mlflow.log_input,
             mlflow.data.from_numpy(
                 data.train.x, targets=data.train.y, name=_short(dataset), digest=data.digest
@@ -54,8 +55,8 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
         )
 
         log_epochs = LogEpochs()
-        place = kept.place(recipe, seed, data.digest, environment())
-        fitted = kept.load(place, recipe)
+        place = unlogged.place(recipe, seed, data.digest, environment())
+        fitted = unlogged.load(place, recipe)
         if fitted:
             print("This model is trained already, and was not logged: it is logged now.")
             for epoch in range(len(fitted.history["loss"])):
@@ -63,7 +64,7 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
         else:
             fitted = fit(recipe, data, seed, callbacks=[log_epochs])
 
-        with kept.until_logged(place, fitted):
+        with unlogged.until_logged(place, fitted):
             log_epochs.deliver()
             mlflow.log_metric("train_seconds", fitted.train_seconds)
             log_params({"parameter_count": fitted.model.count_params()})
@@ -118,7 +119,7 @@ class LogEpochs(keras.callbacks.Callback):
             [Metric(name, float(value), now, epoch + 1) for name, value in (logs or {}).items()]
         )
         # A lost server must not hold up the training.
-        with hasty(), suppress(MlflowException):
+        with no_retries(), suppress(MlflowException):
             self.deliver()
 
     def deliver(self) -> None:

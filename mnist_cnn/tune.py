@@ -22,24 +22,25 @@ import optuna
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_cnn import registry, sweep
-from mnist_cnn.backend import keras
-from mnist_cnn.data import Training, load_training
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.learning import study as sweep
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import Training, load_training
+from mnist_cnn.learning.fit import Diverged, fit
+from mnist_cnn.learning.study import Search
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
-from mnist_cnn.sweep import Search
-from mnist_cnn.tracking import (
-    begun,
+from mnist_cnn.tracking import registry
+from mnist_cnn.tracking.runs import (
     cores,
     environment,
-    hasty,
     log_params,
+    no_retries,
     process_name,
+    start_run,
     tracked,
 )
 from mnist_cnn.train import LogEpochs, train_version
-from mnist_cnn.training import Diverged, fit
 
 # At the end, so that luck is seen: so many configurations, each with so many other seeds.
 FINALISTS, SEEDS = 3, 3
@@ -95,7 +96,7 @@ def tune(
         except BaseException as error:
             error.add_note("The same command goes on with the study.")
             # The server may be the reason: it has been waited for.
-            with hasty(), suppress(MlflowException):
+            with no_retries(), suppress(MlflowException):
                 _log_sweep(opened, epochs)
             raise
         _log_sweep(opened, epochs)
@@ -138,7 +139,7 @@ def _work_together(task: Sweep, workers: int, data: Training) -> None:
     if died:
         print(f"{len(died)} of {workers} workers died (exit codes {died}).")
     if len(died) == workers:
-        with hasty():  # the reason may be a lost server: said as such
+        with no_retries():  # the reason may be a lost server: said as such
             mlflow.MlflowClient().search_experiments(max_results=1)
         raise UserError("every worker died; the same command goes on.")
 
@@ -215,10 +216,10 @@ def _trial(
     chosen = task.search.suggest(trial)
     front = task.search.objective == "front"
     log_epochs = LogEpochs()
-    callbacks = [log_epochs, _Obey(stop), *([] if front else [_Report(trial)])]
+    callbacks = [log_epochs, _StopOnRequest(stop), *([] if front else [_ReportToOptuna(trial)])]
     # Tags from the first moment: a kill must not leave a run that nobody can name.
     tags = {"verb": "trial", "study": task.study, "process": process_name()}
-    with begun(
+    with start_run(
         run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent, tags=tags
     ) as run:
         trial.set_user_attr("mlflow_run", run.info.run_id)
@@ -242,7 +243,7 @@ def _trial(
     return (accuracy, cost) if front else accuracy
 
 
-class _Report(keras.callbacks.Callback):
+class _ReportToOptuna(keras.callbacks.Callback):
     """Tells Optuna the validation accuracy of every epoch, and ends a hopeless trial."""
 
     def __init__(self, trial: optuna.Trial) -> None:
@@ -257,7 +258,7 @@ class _Report(keras.callbacks.Callback):
             raise optuna.TrialPruned
 
 
-class _Obey(keras.callbacks.Callback):
+class _StopOnRequest(keras.callbacks.Callback):
     """Ends a worker that is told to stop, or whose parent was killed.
 
     In the first case the trial failed; in the second it counts as dead and is tried again.

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mnist_cnn import evaluate
-from mnist_cnn.data import load_test, load_training
+from mnist_cnn.learning.data import load_test, load_training
 
 ROOT = Path(__file__).parent.parent
 

@@ -60,7 +60,7 @@ def test_scaling_over_images_and_threads(store, small):
 
 @pytest.mark.slow
 def test_control_is_classic(small):
-    from mnist_cnn.data import load_training
+    from mnist_cnn.learning.data import load_training
 
     fitted = benchmark.bare_classic(load_training(str(small)), 1)
     assert fitted.model.count_params() == 159_254

@@ -8,8 +8,10 @@ import mlflow
 import numpy as np
 import pytest
 
-from mnist_cnn import cli, convert, registry, tfjs
-from mnist_cnn.backend import keras
+from mnist_cnn import cli, convert
+from mnist_cnn.browser import tfjs
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.tracking import registry
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from mnist_cnn import data
-from mnist_cnn.data import IMAGES, LABELS, load_test, load_training
+from mnist_cnn.learning import data
+from mnist_cnn.learning.data import IMAGES, LABELS, load_test, load_training
 from mnist_cnn.parameters import UserError
 from tests.conftest import ROOT
 
@@ -203,7 +203,7 @@ def test_without_network_it_says_where_the_files_go(tmp_path, monkeypatch):
 SLOW_SOURCE = """
 import sys, time
 from pathlib import Path
-from mnist_cnn import data
+from mnist_cnn.learning import data
 real = Path(sys.argv[1])
 def download(partial):
     Path("downloads").open("a").write("x")

@@ -20,10 +20,13 @@ import optuna
 import pytest
 from mlflow.exceptions import MlflowException
 
-from mnist_cnn import cli, kept, node, registry, sweep, tfjs, tracking, tune
-from mnist_cnn.data import FILES, cache_folder, load_training
+from mnist_cnn import cli, tune
+from mnist_cnn.browser import node, tfjs
+from mnist_cnn.learning import study as sweep
+from mnist_cnn.learning.data import FILES, cache_folder, load_training
+from mnist_cnn.learning.fit import Fitted
 from mnist_cnn.recipes import RECIPES, customised
-from mnist_cnn.training import Fitted
+from mnist_cnn.tracking import registry, runs, unlogged
 from tests.conftest import DEADLY, Server, served, start, wait_for
 
 SWEEP = ["--trials", "2", "--workers", "1", "--epochs", "1", "--filters_choices", "2,4"]
@@ -112,21 +115,21 @@ def whole(store, uri=None):
 ALIAS = "mlflow:MlflowClient.set_registered_model_alias"
 BOUNDARIES = [
     ("train", "mnist_cnn.train:LogEpochs.on_epoch_end", "after"),
-    ("train", "mnist_cnn.kept:os.replace", "before"),
-    ("train", "mnist_cnn.kept:_save", "after"),
+    ("train", "mnist_cnn.tracking.unlogged:os.replace", "before"),
+    ("train", "mnist_cnn.tracking.unlogged:_save", "after"),
     ("train", "mlflow.tensorflow:log_model", "after"),
     ("train", "mlflow:register_model", "after"),
     ("train", ALIAS, "after"),
     ("evaluate", "mnist_cnn.evaluate:log_report", "before"),
-    ("evaluate", "mnist_cnn.registry:tag", "after"),
+    ("evaluate", "mnist_cnn.tracking.registry:tag", "after"),
     ("evaluate", ALIAS, "before"),
     ("evaluate", ALIAS, "after"),
-    ("convert", "mnist_cnn.tfjs:write", "after"),
+    ("convert", "mnist_cnn.browser.tfjs:write", "after"),
     ("convert", "mnist_cnn.convert:_proof", "after"),
-    ("convert", "mnist_cnn.page:write", "after"),
+    ("convert", "mnist_cnn.browser.page:write", "after"),
     ("convert", "mnist_cnn.convert:_put_in_place", "before"),
     ("convert", "mnist_cnn.convert:_put_in_place", "after"),
-    ("convert", "mnist_cnn.registry:tag", "before"),
+    ("convert", "mnist_cnn.tracking.registry:tag", "before"),
     ("tune", "optuna.study._optimize:get_heartbeat_thread", "before"),
     ("tune", "mnist_cnn.tune:fit", "before"),
     ("tune", "mnist_cnn.tune:fit", "after"),
@@ -204,7 +207,7 @@ def test_no_server_at_the_start_is_one_sentence_at_once(life, store, capsys):
             assert err == [
                 f"mnist_cnn {verb}: the tracking server http://127.0.0.1:9 cannot be reached."
             ]
-        with tracking.hasty(), pytest.raises(MlflowException):
+        with runs.no_retries(), pytest.raises(MlflowException):
             registry.champion()  # not None: that is an empty throne, for anyone to take
     finally:
         mlflow.set_tracking_uri(before)
@@ -258,10 +261,10 @@ def test_a_server_that_comes_back_has_it_all(server, small, tmp_path):
 
 def test_a_server_that_stays_away_costs_no_training(server, small, tmp_path):
     command = ["train", "--dataset", str(small), "--epochs", "3", "--seed", "12"]
-    hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
-    hasty["MLFLOW_TRACKING_URI"] = server.address
+    no_retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    no_retries["MLFLOW_TRACKING_URI"] = server.address
     target = "mnist_cnn.train:LogEpochs.on_epoch_end"
-    code, _, err = deadly(tmp_path, target, "after", 1, command, server.process.pid, **hasty)
+    code, _, err = deadly(tmp_path, target, "after", 1, command, server.process.pid, **no_retries)
     assert code == 1, err
     assert "Traceback" not in err
     (told,) = [line for line in err.splitlines() if line.startswith("mnist_cnn train: ")]
@@ -271,7 +274,7 @@ def test_a_server_that_stays_away_costs_no_training(server, small, tmp_path):
 
     server.kill()
     server.start()
-    process = start(tmp_path, *command, **hasty)
+    process = start(tmp_path, *command, **no_retries)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "trained already" in out
@@ -294,14 +297,14 @@ MIDWAY = {
 @pytest.mark.parametrize("moment", MIDWAY)
 def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
     """At the coronation: a lost server is not taken for a registry without a champion."""
-    hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
-    hasty["MLFLOW_TRACKING_URI"] = server.address
+    no_retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    no_retries["MLFLOW_TRACKING_URI"] = server.address
     life = commands(small)
     verb = moment if moment in life else "evaluate"
-    first = start(tmp_path, *life["train"], **hasty)
+    first = start(tmp_path, *life["train"], **no_retries)
     assert first.wait(600) == 0, first.communicate()[1]
     code, _, err = deadly(
-        tmp_path, MIDWAY[moment], "before", 1, life[verb], server.process.pid, **hasty
+        tmp_path, MIDWAY[moment], "before", 1, life[verb], server.process.pid, **no_retries
     )
     assert code == 1, err
     assert "Traceback" not in err
@@ -311,7 +314,7 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
 
     server.kill()
     server.start()
-    again = start(tmp_path, *life[verb], **hasty)
+    again = start(tmp_path, *life[verb], **no_retries)
     _, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     whole(tmp_path, server.address)
@@ -319,10 +322,10 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
 
 @pytest.mark.slow
 def test_two_workers_that_lose_the_server_go_on_later(server, small, tmp_path):
-    hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
-    hasty["MLFLOW_TRACKING_URI"] = server.address
+    no_retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    no_retries["MLFLOW_TRACKING_URI"] = server.address
     command = [*commands(small)["tune"], "--trials", "8", "--workers", "2", "--epochs", "6"]
-    process = start(tmp_path, *command, **hasty)
+    process = start(tmp_path, *command, **no_retries)
 
     def done():
         try:
@@ -344,7 +347,7 @@ def test_two_workers_that_lose_the_server_go_on_later(server, small, tmp_path):
     assert 2 <= done() < 8
 
     server.start()
-    again = start(tmp_path, *command, **hasty)
+    again = start(tmp_path, *command, **no_retries)
     _, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     assert done() == 8
@@ -422,14 +425,14 @@ def test_a_damaged_data_cache_heals_or_says_what_is_missing(life, store):
 
 def test_a_damaged_kept_model_is_trained_anew(tmp_path):
     recipe = customised(RECIPES["fast"], {"filters": "2,2,2"})
-    model = kept.build(recipe)
+    model = unlogged.build(recipe)
     path = tmp_path / "kept" / "some.npz"
     path.parent.mkdir()
     fitted = Fitted(model, {"loss": [1.0, 0.5]}, 2.5)
-    with pytest.raises(RuntimeError) as failed, kept.until_logged(path, fitted):
+    with pytest.raises(RuntimeError) as failed, unlogged.until_logged(path, fitted):
         raise RuntimeError
     assert "is kept" in failed.value.__notes__[0]
-    found = kept.load(path, recipe)
+    found = unlogged.load(path, recipe)
     assert (found.history, found.train_seconds) == (fitted.history, 2.5)
     for ours, theirs in zip(model.get_weights(), found.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -439,10 +442,10 @@ def test_a_damaged_kept_model_is_trained_anew(tmp_path):
     flipped[content.index(model.get_weights()[0].tobytes())] ^= 1
     for damaged in (b"", content[:1000], content[:-30], bytes(flipped), b"x" * 5000):
         path.write_bytes(damaged)
-        assert kept.load(path, recipe) is None
+        assert unlogged.load(path, recipe) is None
     path.write_bytes(content)
     os.utime(path, (0, 0))
-    with kept.until_logged(path.with_name("other.npz"), fitted):
+    with unlogged.until_logged(path.with_name("other.npz"), fitted):
         pass
     assert [file.name for file in path.parent.iterdir()] == ["lock"], "nothing stays for ever"
 

@@ -16,10 +16,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from mnist_cnn import archives, data, registry
-from mnist_cnn.backend import keras
-from mnist_cnn.data import load_training
+from mnist_cnn.learning import data, untrusted
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import load_training
 from mnist_cnn.parameters import UserError
+from mnist_cnn.tracking import registry
 from tests.conftest import start
 from tests.test_data import idx, write_folder
 
@@ -326,7 +327,7 @@ def test_what_is_large_but_honest_is_read(tmp_path):
     x = np.zeros((60_000, 28, 28), np.uint8)
     np.savez_compressed(path, x_train=x, y_train=np.arange(60_000, dtype=np.uint8) % 10)
     assert len(load_data(path).train) == 55_000
-    archives.check_zip(path)
+    untrusted.check_zip(path)
 
 
 # The server

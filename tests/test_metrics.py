@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-from mnist_cnn.metrics import (
+from mnist_cnn.evaluation.metrics import (
     accuracy_interval,
     best_temperature,
     bootstrap_interval,

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_cnn.backend import keras
-from mnist_cnn.data import load_test
-from mnist_cnn.model import build, predict, scaled
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import load_test
+from mnist_cnn.learning.model import build, predict, scaled
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
 
 

@@ -10,10 +10,11 @@ import urllib.request
 import numpy as np
 import pytest
 
-from mnist_cnn import cli, drawing, node
+from mnist_cnn import cli
+from mnist_cnn.browser import drawings, node
 from tests.conftest import ROOT, start
 
-ALL = json.loads(drawing.STROKES.read_text())
+ALL = json.loads(drawings.STROKES.read_text())
 BY_HAND = [[d for d in ALL if d["hand"] == hand] for hand in range(12)]
 MEDIUM = [d for d in BY_HAND[1] + BY_HAND[7]]  # two hands of middle size, one with a crossed 7
 
@@ -103,7 +104,7 @@ def test_single_file_without_a_server(out, tmp_path):
 def test_python_prepares_as_javascript_does(tmp_path):
     script = tmp_path / "one.cjs"
     script.write_text(
-        f"const p = require({str(drawing.PAGE / 'prepare.js')!r});"
+        f"const p = require({str(drawings.PAGE / 'prepare.js')!r});"
         "const fs = require('fs'); const [file, h, w] = process.argv.slice(2);"
         "const ink = new Float64Array(Uint8Array.from(fs.readFileSync(file)).buffer);"
         "fs.writeFileSync(file + '.out', Buffer.from(p.prepare(ink, +h, +w).buffer));"
@@ -114,16 +115,16 @@ def test_python_prepares_as_javascript_does(tmp_path):
         ink.tofile(tmp_path / "ink")
         node.run(script, str(tmp_path / "ink"), str(height), str(width))
         there = np.fromfile(tmp_path / "ink.out", "<f4").reshape(28, 28)
-        np.testing.assert_allclose(drawing.prepare(ink), there, atol=1e-6)
+        np.testing.assert_allclose(drawings.prepare(ink), there, atol=1e-6)
 
 
 def test_preparation_is_that_of_mnist(small):
     """MNIST's own images come out as they went in, but for the resampling of a few pixels."""
     images = np.load(small)["x_train"][:300] / 255
-    again = np.array([drawing.prepare(image) for image in images])
+    again = np.array([drawings.prepare(image) for image in images])
     assert abs(again - images).mean() < 0.03
     with pytest.raises(ValueError, match="no ink"):
-        drawing.prepare(np.zeros((28, 28)))
+        drawings.prepare(np.zeros((28, 28)))
 
 
 def test_drawings_score_better_with_the_preparation(out):
@@ -135,7 +136,7 @@ def test_drawings_score_better_with_the_preparation(out):
 
 
 def test_strokes_are_what_hands_draws():
-    from mnist_cnn.hands import drawings
+    from mnist_cnn.learning.handwriting import drawings
 
     assert drawings() == ALL
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mnist_cnn import tfjs
-from mnist_cnn.backend import keras
+from mnist_cnn.browser import tfjs
+from mnist_cnn.learning.backend import keras
 from mnist_cnn.parameters import UserError
 
 layers = keras.layers

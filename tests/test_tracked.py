@@ -9,10 +9,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 
-from mnist_cnn import cli, promote, registry, tracking
-from mnist_cnn.backend import keras
-from mnist_cnn.data import Split, load_test, load_training
-from mnist_cnn.model import predict
+from mnist_cnn import cli, promote
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import Split, load_test, load_training
+from mnist_cnn.learning.model import predict
+from mnist_cnn.tracking import registry, runs
 from tests.conftest import served, start
 
 
@@ -293,9 +294,9 @@ def test_a_write_that_met_anothers_first_is_made_again():
             raise MlflowException("(psycopg.errors.UniqueViolation)", error_code)
 
     tried, error_code = [], BAD_REQUEST
-    tracking.agreed(write, "tag")
+    runs.retry_on_conflict(write, "tag")
     assert tried == ["tag", "tag"]
     tried, error_code = [], INTERNAL_ERROR
     with pytest.raises(MlflowException):
-        tracking.agreed(write, "tag")
+        runs.retry_on_conflict(write, "tag")
     assert tried == ["tag"]

@@ -6,13 +6,13 @@ import mlflow
 import numpy as np
 import pytest
 
-from mnist_cnn.augment import distorted, disturbed
-from mnist_cnn.backend import keras, tf
-from mnist_cnn.data import Split, load_training
-from mnist_cnn.model import build, predict, scaled
+from mnist_cnn.learning.augment import distorted, disturbed
+from mnist_cnn.learning.backend import keras, tf
+from mnist_cnn.learning.data import Split, load_training
+from mnist_cnn.learning.fit import _batches, _PerSampleLossModel, fit, oversample_hard
+from mnist_cnn.learning.model import build, predict, scaled
 from mnist_cnn.recipes import ACCURATE, CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
-from mnist_cnn.training import _batches, _Noting, emphasised, fit
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +20,9 @@ def training(small):
     return load_training(str(small))
 
 
-def of_epoch(epoch, recipe, split, noted=None):
+def of_epoch(epoch, recipe, split, sample_losses=None):
     """The batches of one epoch, as `fit` with seed 0 gets them."""
-    return list(_batches(recipe, split, 0, tf.Variable(epoch, dtype=tf.int64), noted))
+    return list(_batches(recipe, split, 0, tf.Variable(epoch, dtype=tf.int64), sample_losses))
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -140,10 +140,10 @@ def test_every_epoch_takes_every_image_once_in_an_order_of_its_own(training):
 
 def test_emphasis_shows_the_hardest_fifth_so_many_times_as_often(training):
     split = training.train
-    noted = tf.Variable(np.random.default_rng(0).permutation(len(split)).astype(np.float32))
-    hard = noted.numpy() >= len(split) * 0.8
+    sample_losses = tf.Variable(np.random.default_rng(0).permutation(len(split)).astype(np.float32))
+    hard = sample_losses.numpy() >= len(split) * 0.8
     recipe = replace(CLASSIC, batch_size=100, emphasis=3.0)
-    batches = of_epoch(0, recipe, split, noted)
+    batches = of_epoch(0, recipe, split, sample_losses)
     for images, labels, places in batches:
         np.testing.assert_array_equal(images, scaled(split.x[places.numpy()]))
         np.testing.assert_array_equal(labels.numpy().argmax(1), split.y[places.numpy()])
@@ -152,17 +152,17 @@ def test_emphasis_shows_the_hardest_fifth_so_many_times_as_often(training):
     assert shown[hard].mean() / shown[~hard].mean() == pytest.approx(3, rel=0.05)
     assert shown[hard].min() >= 2, "2.14 times each: 2 or 3"
 
-    alike = np.sort(emphasised(tf.zeros(1000), 3.0, [0, 1]))
-    np.testing.assert_array_equal(alike, np.arange(1000), "before the first loss is noted")
-    one, other = (emphasised(noted, 3.0, [0, epoch]).numpy() for epoch in (1, 2))
+    alike = np.sort(oversample_hard(tf.zeros(1000), 3.0, [0, 1]))
+    np.testing.assert_array_equal(alike, np.arange(1000), "before the first loss is sample_losses")
+    one, other = (oversample_hard(sample_losses, 3.0, [0, epoch]).numpy() for epoch in (1, 2))
     assert (one != other).any(), "or the same easy images would never be shown"
 
 
 def test_losses_are_noted_where_they_belong(training):
     keras.utils.set_random_seed(0)
     network = build(ACCURATE)
-    noted = tf.Variable(tf.fill([500], 1.0), trainable=False)
-    learner = _Noting(network, noted)
+    sample_losses = tf.Variable(tf.fill([500], 1.0), trainable=False)
+    learner = _PerSampleLossModel(network, sample_losses)
     learner.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy())
     places = np.array([7, 400, 3, 99])
     x, y = scaled(training.train.x[places]), np.eye(10, dtype=np.float32)[training.train.y[places]]
@@ -173,7 +173,7 @@ def test_losses_are_noted_where_they_belong(training):
     learner.fit(batch, validation_data=unnoted, verbose=0)
     expected = np.ones(500, np.float32)
     expected[places] = (1 + losses.numpy()) / 2
-    np.testing.assert_allclose(noted.numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(sample_losses.numpy(), expected, rtol=1e-4)
 
 
 class Steps(keras.callbacks.Callback):

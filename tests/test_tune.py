@@ -12,9 +12,11 @@ import psutil
 import pytest
 from scipy.stats import ttest_ind
 
-from mnist_cnn import cli, registry, sweep, tune
+from mnist_cnn import cli, tune
+from mnist_cnn.learning import study as sweep
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import FAST
+from mnist_cnn.tracking import registry
 from tests.conftest import DEADLY, served, start, wait_for
 from tests.test_tracked import artifacts, last_run
 
@@ -262,7 +264,7 @@ def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path)
 
     It dies with its second trial begun and no sign of life of it given.
     """
-    brief = "from mnist_cnn import evaluate, sweep, tune\n"
+    brief = "from mnist_cnn import evaluate, tune\nfrom mnist_cnn.learning import study as sweep\n"
     brief += "evaluate.ATTACKED, sweep.HEARTBEAT, tune.SEEDS, tune.FINALISTS = 20, 2, 2, 1\n"
     program = ("-c", brief + DEADLY, "optuna.study._optimize:get_heartbeat_thread", "before")
     machines = [tmp_path / "a", tmp_path / "b"]

@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 from skimage import transform
 
-from mnist_cnn.backend import keras, tf
-from mnist_cnn.corruptions import KINDS, corrupted
-from mnist_cnn.data import Split, load_training
-from mnist_cnn.metrics import accuracy_interval
-from mnist_cnn.model import scaled
-from mnist_cnn.weaknesses import (
+from mnist_cnn.evaluation.corruptions import KINDS, corrupted
+from mnist_cnn.evaluation.metrics import accuracy_interval
+from mnist_cnn.evaluation.robustness import (
     adversarial,
     attacks,
     behaviour,
@@ -18,6 +15,9 @@ from mnist_cnn.weaknesses import (
     slices,
     under_corruption,
 )
+from mnist_cnn.learning.backend import keras, tf
+from mnist_cnn.learning.data import Split, load_training
+from mnist_cnn.learning.model import scaled
 
 
 @pytest.fixture(scope="module")

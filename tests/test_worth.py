@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import SGDClassifier
 
-from mnist_cnn import drawing
-from mnist_cnn.data import load_training
-from mnist_cnn.metrics import mcnemar
-from mnist_cnn.model import predict
+from mnist_cnn.browser import drawings
+from mnist_cnn.evaluation.metrics import mcnemar
+from mnist_cnn.learning.data import load_training
+from mnist_cnn.learning.fit import fit
+from mnist_cnn.learning.model import predict
 from mnist_cnn.recipes import FAST
-from mnist_cnn.training import fit
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_which_pixels_bring_something(mnist, reader, right):
 
 def test_every_imagined_hand_is_read(reader):
     """Crossed sevens, open and closed fours, flagged ones, slants, pens: nobody's is left out."""
-    pictures, _, labels = drawing.recorded()
+    pictures, _, labels = drawings.recorded()
     read = (reader.predict(pictures, verbose=0).argmax(1) == labels).reshape(12, 10)
     assert read.mean() > 0.9
     assert read.sum(axis=1).min() >= 7, read.sum(axis=1)
@@ -74,7 +74,7 @@ def test_every_imagined_hand_is_read(reader):
 
 def test_a_drawing_comes_as_the_training_images_are(mnist):
     """What holds for MNIST holds for what the page's own JavaScript makes of drawings."""
-    pictures, _, _ = drawing.recorded()
+    pictures, _, _ = drawings.recorded()
     assert (pictures.min(), pictures.max()) == (0, 1)
     known = mnist.train.x[:2000] / 255
     for measure in (_ink, _height, _width, _down, _across):

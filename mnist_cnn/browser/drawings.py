@@ -1,6 +1,6 @@
 """Drawn digits as the network wants them: MNIST's own preparation, and recorded drawings.
 
-`page/prepare.js` does the same in the browser; a test holds the two together.
+`static/prepare.js` does the same in the browser; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_cnn import node
+from mnist_cnn.browser import node
 
-PAGE = Path(__file__).parent / "page"
-STROKES = PAGE / "strokes.json"  # made by mnist_cnn/hands.py
+PAGE = Path(__file__).parent / "static"
+STROKES = PAGE / "strokes.json"  # written by scripts/write_strokes.py
 SIDE, FIT = 28, 20
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from mnist_cnn.corruptions import KINDS
+from mnist_cnn.evaluation.corruptions import KINDS
 
 
 def model_card(

@@ -1,4 +1,4 @@
-"""`python -m mnist_cnn.hands` writes page/strokes.json: drawings by twelve imagined hands.
+"""Drawn digits, generated: twelve hands, each with its own way of writing.
 
 Each digit is a few control points, as one writes it, in several ways for 1, 2, 4, 7 and 9. A hand
 has a size, proportions, a slant, a place, a pen width, a speed (few points and cut corners, or
@@ -7,11 +7,7 @@ many) and a tremor. The drawings are scored by convert and never trained on.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-
-from mnist_cnn.drawing import STROKES
 
 HANDS = 12
 
@@ -85,8 +81,3 @@ def drawings() -> list[dict]:
                 )
             found.append({"digit": digit, "hand": hand, "strokes": strokes})
     return found
-
-
-if __name__ == "__main__":
-    lines = ",\n".join(json.dumps(d, separators=(",", ":")) for d in drawings())
-    STROKES.write_text(f"[\n{lines}\n]\n")

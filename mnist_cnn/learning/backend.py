@@ -20,7 +20,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager
-def no_noise() -> Iterator[None]:
+def suppress_stderr() -> Iterator[None]:
     """Hide what an import writes to stderr, native code too; show it if the import fails.
 
     CUDA's factories complain through a logger that exists before TF_CPP_MIN_LOG_LEVEL is read,
@@ -41,7 +41,7 @@ def no_noise() -> Iterator[None]:
             os.close(saved)
 
 
-with no_noise():
+with suppress_stderr():
     import keras
     import tensorflow as tf
 
@@ -50,7 +50,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*HDF5 file.*")
 
 
-def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Without tf.data's tuner: it has nothing to tune here, and held up the end of every pass.
 
     By seconds after a fit; a prediction of the test images took up to twice its time.
@@ -60,4 +60,4 @@ def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.with_options(options)
 
 
-__all__ = ["keras", "no_noise", "tf", "untuned"]
+__all__ = ["keras", "suppress_stderr", "tf", "without_autotune"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mnist_cnn.augment import distorted, disturbed
-from mnist_cnn.backend import keras, tf, untuned
-from mnist_cnn.data import Split, Training
-from mnist_cnn.model import build, scaled
+from mnist_cnn.learning.augment import distorted, disturbed
+from mnist_cnn.learning.backend import keras, tf, without_autotune
+from mnist_cnn.learning.data import Split, Training
+from mnist_cnn.learning.model import build, scaled
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe
 
@@ -46,8 +46,8 @@ def fit(
     keras.utils.set_random_seed(seed)
     model = build(recipe)
     steps = -(-len(data.train) // recipe.batch_size)
-    noted = tf.Variable(tf.zeros(len(data.train)), trainable=False)
-    learner = model if recipe.emphasis == 1 else _Noting(model, noted)
+    sample_losses = tf.Variable(tf.zeros(len(data.train)), trainable=False)
+    learner = model if recipe.emphasis == 1 else _PerSampleLossModel(model, sample_losses)
     learner.compile(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
@@ -58,9 +58,9 @@ def fit(
 
     started = time.perf_counter()
     history = learner.fit(
-        untuned(_batches(recipe, data.train, seed, measured.epoch, noted)),
+        without_autotune(_batches(recipe, data.train, seed, measured.epoch, sample_losses)),
         epochs=recipe.epochs,
-        validation_data=untuned(_in_order(data.validation)),
+        validation_data=without_autotune(_in_order(data.validation)),
         callbacks=[measured, *callbacks],
         shuffle=False,  # _batches has shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
@@ -70,17 +70,17 @@ def fit(
     return Fitted(model, history.history, seconds)
 
 
-class _Noting(keras.Model):
+class _PerSampleLossModel(keras.Model):
     """A network that notes the loss of each training image when it learns from it.
 
-    `noted` is a variable float32 (images,): the mean of the last note and the loss. A batch
+    `sample_losses` is a variable float32 (images,): the mean of the last note and the loss. A batch
     brings the places of its images as a third part.
     """
 
-    def __init__(self, network: keras.Model, noted: tf.Variable) -> None:
+    def __init__(self, network: keras.Model, sample_losses: tf.Variable) -> None:
         super().__init__(name=network.name)
         self.network = network
-        self.noted = noted
+        self.sample_losses = sample_losses
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.network(x, training=training)
@@ -99,8 +99,8 @@ class _Noting(keras.Model):
     ) -> tf.Tensor:
         if training:
             losses = keras.losses.categorical_crossentropy(y, y_pred)
-            notes = (tf.gather(self.noted, self.places) + losses) / 2
-            self.noted.scatter_update(tf.IndexedSlices(notes, self.places))
+            notes = (tf.gather(self.sample_losses, self.places) + losses) / 2
+            self.sample_losses.scatter_update(tf.IndexedSlices(notes, self.places))
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
@@ -136,7 +136,7 @@ def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
 
 
 def _batches(
-    recipe: Recipe, split: Split, seed: int, epoch: tf.Variable, noted: tf.Variable
+    recipe: Recipe, split: Split, seed: int, epoch: tf.Variable, sample_losses: tf.Variable
 ) -> tf.data.Dataset:
     """The batches of one epoch, of the one that `epoch` counts (from 0) when they begin.
 
@@ -153,7 +153,7 @@ def _batches(
         here = [seed, tf.cast(epoch, tf.int32)]
         chosen = tf.range(len(split))
         if recipe.emphasis != 1:
-            chosen = emphasised(noted, recipe.emphasis, here)
+            chosen = oversample_hard(sample_losses, recipe.emphasis, here)
         shuffled = tf.random.experimental.stateless_shuffle(chosen, seed=here)
         batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(recipe.batch_size)
         return batches.enumerate(epoch * steps)
@@ -178,14 +178,14 @@ def _batches(
     return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
 
-def emphasised(noted: tf.Tensor, emphasis: float, seed: list) -> tf.Tensor:
+def oversample_hard(sample_losses: tf.Tensor, emphasis: float, seed: list) -> tf.Tensor:
     """Places int32 (n,) among n images, those of the hardest fifth `emphasis` times as often.
 
-    Hard is what has a high loss in `noted` (n,), and while all are equal each has one place: online
-    batch selection (Loshchilov and Hutter 2015) with two ranks instead of a scale.
+    Hard is what has a high loss in `sample_losses` (n,), and while all are equal each has one
+    place: online batch selection (Loshchilov and Hutter 2015) with two ranks instead of a scale.
     """
-    count = tf.shape(noted)[0]
-    hard = noted >= tf.sort(noted, direction="DESCENDING")[count // 5]
+    count = tf.shape(sample_losses)[0]
+    hard = sample_losses >= tf.sort(sample_losses, direction="DESCENDING")[count // 5]
     often = tf.cumsum(tf.where(hard, tf.constant(emphasis, tf.float64), 1.0))
     # Evenly spaced, from a random start: every image comes as often as it should, or once more.
     start = tf.random.stateless_uniform([], seed, dtype=tf.float64)

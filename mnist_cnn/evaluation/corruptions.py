@@ -18,7 +18,7 @@ from scipy import ndimage
 from skimage.feature import canny
 from skimage.util import random_noise
 
-from mnist_cnn.backend import tf
+from mnist_cnn.learning.backend import tf
 
 SIZE = 28
 Corrupt = Callable[[np.ndarray, int, Generator], np.ndarray]

@@ -9,10 +9,10 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from mnist_cnn.archives import check_model
-from mnist_cnn.backend import keras
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.untrusted import check_model
 from mnist_cnn.parameters import UserError
-from mnist_cnn.tracking import agreed, is_lost
+from mnist_cnn.tracking.runs import is_lost, retry_on_conflict
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
@@ -37,7 +37,9 @@ def register(model_uri: str, tags: dict[str, str]) -> ModelVersion:
     The alias `candidate` moves last: a kill before that leaves a version which nobody serves.
     """
     version = mlflow.register_model(model_uri, NAME, tags=tags)
-    agreed(mlflow.MlflowClient().set_registered_model_alias, NAME, CANDIDATE, version.version)
+    retry_on_conflict(
+        mlflow.MlflowClient().set_registered_model_alias, NAME, CANDIDATE, version.version
+    )
     return version
 
 
@@ -118,7 +120,9 @@ def tag(source: Source, tags: dict[str, object]) -> None:
     """Put figures on the model version, if `source` is one."""
     client = mlflow.MlflowClient()
     for key, value in tags.items() if source.version else ():
-        agreed(client.set_model_version_tag, source.name, source.version, key, str(value))
+        retry_on_conflict(
+            client.set_model_version_tag, source.name, source.version, key, str(value)
+        )
 
 
 def describe(source: Source, text: str) -> None:

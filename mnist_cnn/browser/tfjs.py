@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mnist_cnn import node
-from mnist_cnn.backend import keras, no_noise, tf
+from mnist_cnn.browser import node
+from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
 
 # Layers of TensorFlow.js 4.22 that mean the same in Keras 3.
@@ -142,7 +142,7 @@ def _write_graph(
 
 def _tensorflowjs(name: str) -> ModuleType:
     """A module of the converter, without the advertisements of what it imports."""
-    with warnings.catch_warnings(), no_noise():
+    with warnings.catch_warnings(), suppress_stderr():
         warnings.simplefilter("ignore")
         # Decision forests print an advertisement, or import IPython, unless it is switched off.
         os.environ.setdefault("TFDF_DISABLE_WELCOME_MESSAGE", "1")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_cnn.metrics import error_matrix
+from mnist_cnn.evaluation.metrics import error_matrix
 
 SURELY = 0.95  # an error of this probability or more is likely the label's, not the network's
 

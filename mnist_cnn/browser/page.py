@@ -1,6 +1,6 @@
 """The page where a person draws a digit: index.html with its files, and digits.html, all in one.
 
-TensorFlow.js comes from npm; the page's own files are in the folder page/. Nothing is fetched from
+TensorFlow.js comes from npm; the page's own files are in static/. Nothing is fetched from
 elsewhere, and a Content-Security-Policy forbids it.
 """
 
@@ -13,8 +13,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mnist_cnn import node
-from mnist_cnn.drawing import PAGE
+from mnist_cnn.browser import node
+from mnist_cnn.browser.drawings import PAGE
 
 _DIST = "node_modules/@tensorflow"
 LIBRARIES = {

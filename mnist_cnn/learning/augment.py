@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnist_cnn.backend import tf
+from mnist_cnn.learning.backend import tf
 
 
 def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:

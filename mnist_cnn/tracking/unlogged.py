@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn.data import cache_folder
-from mnist_cnn.model import build
+from mnist_cnn.learning.data import cache_folder
+from mnist_cnn.learning.fit import Fitted
+from mnist_cnn.learning.model import build
 from mnist_cnn.recipes import Recipe
-from mnist_cnn.training import Fitted
 
 DAYS = 30  # after which a kept model that nobody asked for is removed
 

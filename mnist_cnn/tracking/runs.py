@@ -19,7 +19,7 @@ from filelock import FileLock
 from mlflow import environment_variables as settings
 from mlflow.exceptions import MlflowException
 
-from mnist_cnn.data import cache_folder
+from mnist_cnn.learning.data import cache_folder
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import as_text
 
@@ -51,10 +51,10 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
             cache_folder().mkdir(parents=True, exist_ok=True)
             # Nothing is to be lost yet: an answer now, not in four minutes. One at a time, for two
             # at once would both make the tables of a new store.
-            with hasty(), FileLock(cache_folder() / "store.lock"):
+            with no_retries(), FileLock(cache_folder() / "store.lock"):
                 mlflow.MlflowClient().search_experiments(max_results=1)
-            _bury_the_dead()
-        with begun(
+            close_orphaned_runs()
+        with start_run(
             run_name=None if "MLFLOW_RUN_ID" in os.environ else verb,
             nested=nested,
             # From the first moment: a kill must not leave a run that nobody can name.
@@ -63,22 +63,22 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
             log_params(parameters)
             yield run
     except (MlflowException, OSError) as error:
-        told = as_told(error)
+        told = to_user_error(error)
         if told is error:
             raise
         raise told from None
 
 
 @contextmanager
-def begun(**how: Any) -> Iterator[mlflow.ActiveRun]:
+def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
     """`mlflow.start_run`, which on an error tags its reason, and waits for no lost server twice."""
     with mlflow.start_run(**how) as run:
         try:
             yield run
         except BaseException as error:
-            told = as_told(error)
+            told = to_user_error(error)
             if isinstance(told, ServerLost):
-                with hasty(), suppress(MlflowException):
+                with no_retries(), suppress(MlflowException):
                     mlflow.end_run("FAILED")
             else:
                 with suppress(MlflowException):
@@ -86,7 +86,7 @@ def begun(**how: Any) -> Iterator[mlflow.ActiveRun]:
             raise
 
 
-def as_told(error: BaseException) -> BaseException:
+def to_user_error(error: BaseException) -> BaseException:
     """`error` as a UserError, if a server, a store or a disk is its cause; else as it is."""
     if isinstance(error, MlflowException):
         uri, reason = mlflow.get_tracking_uri(), str(error).strip().splitlines()[0].rstrip(".")
@@ -106,7 +106,7 @@ def is_lost(error: MlflowException) -> bool:
 
 
 @contextmanager
-def hasty() -> Iterator[None]:
+def no_retries() -> Iterator[None]:
     """No retries inside, and 10 seconds for an answer, where MLflow would wait for minutes."""
     ours = {settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, settings.MLFLOW_HTTP_REQUEST_TIMEOUT: 10}
     before = {variable: variable.get_raw() for variable in ours}
@@ -153,7 +153,7 @@ def process_name(pid: int | None = None) -> str:
         return ""
 
 
-def _bury_the_dead() -> None:
+def close_orphaned_runs() -> None:
     """Mark as KILLED the runs that a process of this machine left RUNNING when it was killed."""
     running = mlflow.search_runs(
         search_all_experiments=True,
@@ -177,7 +177,7 @@ def log_params(parameters: dict[str, Any]) -> None:
     mlflow.log_params({k: as_text(v) for k, v in parameters.items() if k not in logged})
 
 
-def agreed(write: Callable[..., None], *what: Any, **how: Any) -> None:
+def retry_on_conflict(write: Callable[..., None], *what: Any, **how: Any) -> None:
     """`write` to MLflow, again if another wrote the same row for the first time just then.
 
     MLflow looks for a row and then inserts it; of two at once PostgreSQL refuses the second.

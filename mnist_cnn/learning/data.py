@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn.archives import LARGEST, check_zip
+from mnist_cnn.learning.untrusted import LARGEST, check_zip
 from mnist_cnn.parameters import UserError
 
 IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
@@ -246,7 +246,7 @@ def _fetch(dataset: str, folder: Path) -> None:
 
 def _from_keras(partial: Path) -> None:
     """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
-    from mnist_cnn.backend import keras
+    from mnist_cnn.learning.backend import keras
 
     archive = keras.utils.get_file(
         "mnist.npz",
@@ -287,7 +287,7 @@ def _from_mirror(address: str) -> Callable[[Path], None]:
     """Download of Fashion-MNIST's four files from a folder of the web."""
 
     def download(partial: Path) -> None:
-        from mnist_cnn.backend import keras
+        from mnist_cnn.learning.backend import keras
 
         for name in FILES["fashion_mnist"]:
             keras.utils.get_file(name, address + name, cache_dir=partial, cache_subdir=".")

@@ -1,6 +1,6 @@
 // From strokes to the picture that the network sees, as MNIST's makers prepared theirs: crop the
 // ink, fit its longer side into 20 pixels with anti-aliasing, place its centre of mass in the
-// middle of 28 × 28. mnist_cnn/drawing.py does the same; a test holds the two together.
+// middle of 28 × 28. mnist_cnn/browser/drawings.py does the same; a test holds the two together.
 'use strict';
 
 const PAD = 140; // pixels a side of the drawing as it is rasterised

@@ -160,7 +160,7 @@ def run_trials(
     started = time.monotonic()
     met: set[int] = set()
     while not timeout or time.monotonic() < started + timeout:
-        _hear_once(study, met)
+        _tell_each_once(study, met)
         fail_stale_trials(study)
         if finished(study) >= trials:
             return
@@ -171,7 +171,7 @@ def run_trials(
         progress()
 
 
-def _hear_once(study: optuna.Study, met: set[int]) -> None:
+def _tell_each_once(study: optuna.Study, met: set[int]) -> None:
     """Give each running trial one heartbeat when it is first `met`, the numbers of those known.
 
     Killed before its own first one, a trial would never count as dead: Optuna passes over it.

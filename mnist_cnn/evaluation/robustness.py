@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from mnist_cnn.backend import keras
-from mnist_cnn.corruptions import KINDS, corrupted
-from mnist_cnn.data import Split
-from mnist_cnn.metrics import accuracy_interval, bootstrap_interval
-from mnist_cnn.model import scaled
+from mnist_cnn.evaluation.corruptions import KINDS, corrupted
+from mnist_cnn.evaluation.metrics import accuracy_interval, bootstrap_interval
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.data import Split
+from mnist_cnn.learning.model import scaled
 
 Answer = Callable[[np.ndarray], np.ndarray]
 

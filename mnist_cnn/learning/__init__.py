@@ -1,0 +1,1 @@
+"""Data, networks, training and search; knows neither MLflow nor the browser."""

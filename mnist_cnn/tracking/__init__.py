@@ -1,0 +1,1 @@
+"""MLflow: runs, the model registry, and trained models that are not logged yet."""
