@@ -1,0 +1,1 @@
+"""Empty on purpose: see pyproject.toml beside it."""
