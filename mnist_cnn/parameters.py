@@ -1,16 +1,16 @@
-"""What a user may type: kinds of values, their ranges, and how a wrong one is refused.
+"""Types of values that a user may type, their ranges, and how a wrong one is refused.
 
 Nothing here imports MLflow or TensorFlow, so that `--help` and a refusal take no time.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import click
 
 
 class UserError(Exception):
@@ -21,31 +21,26 @@ class WrongParameter(UserError):
     """A parameter whose name or value is refused before anything is imported or written."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of value: `allowed` in words, and `parse`, which raises ValueError outside of it."""
+class ValueType(click.ParamType):
+    """A type of value: `allowed` in words, and `parse`, which raises ValueError outside of it."""
 
-    allowed: str
-    parse: Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One thing a user may set: its default as typed, what it means and what it may be."""
-
-    default: str
-    meaning: str
-    kind: Kind
+    def __init__(self, allowed: str, parse: Callable[[str], Any]) -> None:
+        self.name = self.allowed = allowed
+        self.parse = parse
 
     def read(self, name: str, text: str) -> Any:
         """Value of `text`. Raises WrongParameter naming the parameter, the value and the range."""
         try:
-            return self.kind.parse(text)
+            return self.parse(text)
         except (ValueError, OverflowError):
-            raise WrongParameter(f"{name}={text!r} is not {self.kind.allowed}.") from None
+            raise WrongParameter(f"{name}={text!r} is not {self.allowed}.") from None
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click asks for it. Raises WrongParameter."""
+        return self.read(str(param and param.name), value)
 
 
-def whole(low: int, high: int) -> Kind:
+def whole(low: int, high: int) -> ValueType:
     """A whole number from `low` to `high`, both included."""
 
     def parse(text: str) -> int:
@@ -54,11 +49,11 @@ def whole(low: int, high: int) -> Kind:
             raise ValueError
         return value
 
-    return Kind(f"a whole number from {low} to {high}", parse)
+    return ValueType(f"a whole number from {low} to {high}", parse)
 
 
-def number(low: float, high: float, above: bool = False) -> Kind:
-    """A finite number from `low` (excluded if `above`) to `high`."""
+def number(low: float, high: float, above: bool = False) -> ValueType:
+    """A finite number from `low` (excluded if `above`) to `high`; click's FloatRange takes NaN."""
 
     def parse(text: str) -> float:
         value = float(text)
@@ -66,10 +61,10 @@ def number(low: float, high: float, above: bool = False) -> Kind:
             raise ValueError
         return value
 
-    return Kind(f"a number {'above' if above else 'from'} {low:g} to {high:g}", parse)
+    return ValueType(f"a number {'above' if above else 'from'} {low:g} to {high:g}", parse)
 
 
-def interval(low: float, high: float) -> Kind:
+def interval(low: float, high: float) -> ValueType:
     """Two numbers LOW,HIGH with low < LOW < HIGH <= high."""
     one = number(low, high, above=True)
 
@@ -79,10 +74,10 @@ def interval(low: float, high: float) -> Kind:
             raise ValueError
         return first, second
 
-    return Kind(f"two numbers LOW,HIGH, rising, above {low:g} and up to {high:g}", parse)
+    return ValueType(f"two numbers LOW,HIGH, rising, above {low:g} and up to {high:g}", parse)
 
 
-def one_of(*names: str) -> Kind:
+def one_of(*names: str) -> ValueType:
     """One of some words."""
 
     def parse(text: str) -> str:
@@ -90,7 +85,16 @@ def one_of(*names: str) -> Kind:
             raise ValueError
         return text
 
-    return Kind("one of " + ", ".join(names), parse)
+    return ValueType("one of " + ", ".join(names), parse)
+
+
+def wholes(low: int, high: int, of: str) -> ValueType:
+    """A comma list of whole numbers, each from `low` to `high`; `of` says what they are."""
+    one = whole(low, high)
+    return ValueType(
+        f"a comma list of whole numbers from {low} to {high}, {of}",
+        lambda text: tuple(one.parse(part) for part in text.split(",")),
+    )
 
 
 def _boolean(text: str) -> bool:
@@ -100,69 +104,46 @@ def _boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-def wholes(low: int, high: int, of: str) -> Kind:
-    """A comma list of whole numbers, each from `low` to `high`; `of` says what they are."""
-    one = whole(low, high)
-    return Kind(
-        f"a comma list of whole numbers from {low} to {high}, {of}",
-        lambda text: tuple(one.parse(part) for part in text.split(",")),
-    )
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError
+    return str(Path(text).expanduser())
+
+
+def file_of(*suffixes: str) -> ValueType:
+    """An existing file with one of some suffixes; its absolute path."""
+
+    def parse(text: str) -> str:
+        path = Path(_path(text))
+        if path.suffix not in suffixes or not path.is_file():
+            raise ValueError
+        return str(path.resolve())
+
+    return ValueType(f"an existing {' or '.join(suffixes)} file", parse)
 
 
 def _dataset(text: str) -> str:
-    path = Path(text).expanduser()
+    path = Path(_path(text))
     if text in ("mnist", "fashion_mnist"):
         return text
-    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
-        return str(path.resolve())
-    raise ValueError
+    return str(path.resolve()) if path.is_dir() else file_of(".npz").parse(text)
 
 
 def _model(text: str) -> str:
     if text.startswith(("models:/", "runs:/")) and len(text.split(":/", 1)[1].strip("/")) > 0:
         return text
-    path = Path(text).expanduser()
-    if path.suffix in (".h5", ".keras") and path.is_file():
-        return str(path.resolve())
-    raise ValueError
+    return file_of(".h5", ".keras").parse(text)
 
 
-TEXT = Kind("any text", str)
-BOOLEAN = Kind("true or false", _boolean)
+TEXT = ValueType("any text", str)
+PATH = ValueType("a path", _path)
+BOOLEAN = ValueType("true or false", _boolean)
 FILTERS = wholes(1, 1024, "one per convolution")
-DATASET = Kind("mnist, fashion_mnist, a folder with the four IDX files, or an .npz file", _dataset)
-MODEL = Kind(
+DATASET = ValueType(
+    "mnist, fashion_mnist, a folder with the four IDX files, or an .npz file", _dataset
+)
+MODEL = ValueType(
     "a model URI (models:/name@alias, models:/name/version, runs:/id/model) "
     "or an existing .h5 or .keras file",
     _model,
 )
-
-
-def pairs(arguments: list[str]) -> dict[str, str]:
-    """`--name value` and `--name=value` as a dictionary; the last of a name counts.
-
-    Raises WrongParameter for a word that is no parameter, or a name without a value.
-    """
-    found: dict[str, str] = {}
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("--") or len(word) < 3:
-            raise WrongParameter(f"{word!r} is not a parameter: write --name value.")
-        name, equals, value = word[2:].partition("=")
-        if not equals:
-            following = next(words, None)
-            if following is None or following.startswith("--"):
-                raise WrongParameter(f"--{name} has no value: write --{name} value.")
-            value = following
-        found[name.replace("-", "_")] = value
-    return found
-
-
-def refuse_unknown(name: str, known: Iterable[str], where: str) -> None:
-    """Raise WrongParameter with the nearest name, if `name` is not one of `known`."""
-    known = list(known)
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "allowed: " + ", ".join(known) + "."
-    raise WrongParameter(f"{where} has no parameter {name!r}; {hint}")

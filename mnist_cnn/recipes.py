@@ -5,24 +5,30 @@ Nothing here imports TensorFlow; `mnist_cnn.learning.model` builds what a recipe
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mnist_cnn.parameters import (
     BOOLEAN,
     FILTERS,
-    Kind,
-    Parameter,
+    ValueType,
     WrongParameter,
     number,
     one_of,
-    refuse_unknown,
     whole,
 )
 
 
-def _hyper(default: Any, kind: Kind, meaning: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+@dataclass(frozen=True)
+class Hyperparameter:
+    """What a field of `Recipe` means, and what a user may set it to."""
+
+    meaning: str
+    type: ValueType
+
+
+def _hyper(default: Any, type: ValueType, meaning: str) -> Any:
+    return field(default=default, metadata={"hyperparameter": Hyperparameter(meaning, type)})
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,14 @@ class Recipe:
     )
 
 
+HYPERPARAMETERS: dict[str, Hyperparameter] = {
+    f.name: f.metadata["hyperparameter"] for f in fields(Recipe) if f.metadata
+}
+
+
 def hyperparameters(recipe: Recipe) -> dict[str, Any]:
     """Every hyperparameter of `recipe` by name, in the order of definition."""
-    return {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.metadata}
+    return {name: getattr(recipe, name) for name in HYPERPARAMETERS}
 
 
 def as_text(value: Any) -> str:
@@ -78,29 +89,16 @@ def as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def as_parameters(recipe: Recipe) -> dict[str, Parameter]:
-    """The hyperparameters of `recipe` as parameters a user may set."""
-
-    def parameter(f: Field) -> Parameter:
-        default = as_text(getattr(recipe, f.name))
-        return Parameter(default, f.metadata["meaning"], f.metadata["kind"])
-
-    return {f.name: parameter(f) for f in fields(recipe) if f.metadata}
-
-
-def customised(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
-    """`recipe` with some hyperparameters set from text. Raises WrongParameter."""
-    known = as_parameters(recipe)
-    values = {}
-    for name, text in overrides.items():
-        refuse_unknown(name, known, f"recipe {recipe.name}")
-        values[name] = known[name].read(name, text)
-    if len(values.get("filters", recipe.filters)) != len(recipe.filters):
+def customised(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """`recipe` with those hyperparameters changed that are not None. Raises WrongParameter."""
+    changes = {name: value for name, value in changes.items() if value is not None}
+    filters = changes.get("filters", recipe.filters)
+    if len(filters) != len(recipe.filters):
         raise WrongParameter(
-            f"filters={overrides['filters']!r} has {len(values['filters'])} numbers; recipe "
-            f"{recipe.name} has {len(recipe.filters)} convolutions and takes one number for each."
+            f"filters={as_text(filters)!r} has {len(filters)} numbers; recipe {recipe.name} has "
+            f"{len(recipe.filters)} convolutions and takes one number for each."
         )
-    return replace(recipe, **values)
+    return replace(recipe, **changes)
 
 
 CLASSIC = Recipe(
@@ -181,13 +179,22 @@ def _side_by_side(text: str) -> dict[str, Recipe | None]:
             raise ValueError
         else:
             settings = dict(setting.split("=", 1) for setting in overrides)
+            wrong = sorted(set(settings) - set(HYPERPARAMETERS))
+            if wrong:
+                raise WrongParameter(
+                    f"{part!r} sets {wrong[0]!r}, which is no hyperparameter; allowed: "
+                    f"{', '.join(HYPERPARAMETERS)}."
+                )
             # A comma separates recipes, so the filters of one are joined by a plus.
-            texts = {key: value.replace("+", ",") for key, value in settings.items()}
-            found[part] = customised(RECIPES[name], texts)
+            values = {
+                key: HYPERPARAMETERS[key].type.read(key, value.replace("+", ","))
+                for key, value in settings.items()
+            }
+            found[part] = customised(RECIPES[name], values)
     return found
 
 
-SIDE_BY_SIDE = Kind(
+SIDE_BY_SIDE = ValueType(
     f"a comma list of {', '.join(RECIPES)} and bare (classic in plain Keras), each with overrides "
     "if wanted: fast:epochs=3:filters=8+16+16",
     _side_by_side,

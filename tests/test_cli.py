@@ -2,20 +2,20 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 from mnist_cnn import cli
-from mnist_cnn.parameters import WrongParameter
-from mnist_cnn.recipes import RECIPES, as_parameters
+from mnist_cnn.recipes import HYPERPARAMETERS, RECIPES, as_text
 from tests.conftest import ROOT
 
 REFUSED = {
     "unknown verb": (["trian"], "train"),
     "unknown parameter": (["train", "--learnin_rate", "0.1"], "learning_rate"),
-    "unknown parameter of evaluate": (["evaluate", "--modle", "x"], "did you mean model?"),
+    "unknown parameter of evaluate": (["evaluate", "--modle", "x"], "'--model'"),
     "a word": (["train", "fast"], "--name value"),
-    "no value": (["train", "--seed"], "--seed has no value"),
+    "no value": (["train", "--seed"], "'--seed' requires an argument"),
     "not a number": (["train", "--epochs", "three"], "epochs='three'"),
     "zero epochs": (["train", "--epochs", "0"], "from 1 to 1000"),
     "negative rate": (["train", "--learning_rate", "-1"], "above 0"),
@@ -83,28 +83,61 @@ def test_answers_before_mlflow_and_tensorflow_are_imported(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_lists_each_parameter_with_default_and_range():
-    for verb, (_, parameters) in cli.VERBS.items():
-        text = cli.usage(verb)
-        for name, parameter in parameters.items():
-            (line,) = [line for line in text.splitlines() if line.startswith(f"  --{name} ")]
-            assert parameter.kind.allowed in line
-            assert f"default {parameter.default}" in line or not parameter.default
-    text = cli.usage("train")
-    for recipe in RECIPES.values():
-        for name, parameter in as_parameters(recipe).items():
-            assert f"--{name}" in text
-            assert f"default {parameter.default}" in text or not parameter.default
+def usage(verb, capsys):
+    assert cli.run([verb, "--help"]) == 0
+    return " ".join(capsys.readouterr().out.split())
 
 
-def test_values_as_typed_become_hyperparameters():
-    values = cli.read(
-        "train", {"recipe": "classic", "filters": "8,16,16", "learning_rate": "1e-2", "seed": "7"}
-    )
+def test_help_lists_each_parameter_with_default_and_range(capsys):
+    for verb, command in cli.VERBS.items():
+        text = usage(verb, capsys)
+        for parameter in command.params:
+            assert text.count(f" --{parameter.name} ") == 1
+            assert f": {parameter.allowed}" in text
+            if parameter.default and not parameter.hidden:
+                assert f"(default {parameter.default}): {parameter.allowed}" in text
+
+
+def test_help_shows_the_hyperparameters_of_every_recipe(capsys):
+    assert cli.run(["train", "--help"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert list(RECIPES) in lines
+    for name in HYPERPARAMETERS:
+        row = [f"--{name}", *(as_text(getattr(recipe, name)) for recipe in RECIPES.values())]
+        assert row in lines
+
+
+def test_help_into_a_closed_pipe_is_silent():
+    command = [sys.executable, "-m", "mnist_cnn", "train", "--help"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.wait()
+
+
+def called(monkeypatch, *arguments):
+    """What the verb `train` is called with."""
+    values = {}
+    module = ModuleType("mnist_cnn.train")
+    module.train = lambda **given: values.update(given)
+    monkeypatch.setitem(sys.modules, "mnist_cnn.train", module)
+    assert cli.run(["train", *arguments]) == 0
+    return values
+
+
+def test_values_as_typed_become_hyperparameters(monkeypatch):
+    typed = ["--recipe", "classic", "--filters", "8,16,16", "--learning_rate=1e-2", "--seed", "7"]
+    values = called(monkeypatch, *typed)
     assert values["recipe"].filters == (8, 16, 16)
     assert values["recipe"].learning_rate == 0.01
     assert values["recipe"].epochs == 10
     assert values["seed"] == 7
+
+
+def test_a_dash_is_an_underscore_and_the_last_of_a_name_counts(monkeypatch):
+    values = called(monkeypatch, "--seed=3", "--batch-size", "64", "--seed", "4")
+    assert values["recipe"].batch_size == 64
+    assert values["seed"] == 4
 
 
 def test_readme_table_is_the_code():
@@ -114,16 +147,11 @@ def test_readme_table_is_the_code():
         if line.startswith("| `") and line.count("|") == 4:
             verb, parameters = (cell.strip() for cell in line.split("|")[1:3])
             rows[verb.strip("`")] = parameters
-    for verb, (_, parameters) in cli.VERBS.items():
+    for verb, command in cli.VERBS.items():
         expected = [
-            f"`{name}`" + (f" ({parameter.default})" if parameter.default else "")
-            for name, parameter in parameters.items()
+            f"`{parameter.name}`" + (f" ({parameter.default})" if parameter.default else "")
+            for parameter in command.params
+            if not parameter.hidden
         ]
         assert rows.pop(verb) == (", ".join(expected) or "none"), verb
     assert not rows
-
-
-def test_name_equals_value_is_understood():
-    assert cli.pairs(["--seed=3", "--batch-size", "64"]) == {"seed": "3", "batch_size": "64"}
-    with pytest.raises(WrongParameter):
-        cli.pairs(["--seed", "--epochs"])
