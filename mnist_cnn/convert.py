@@ -1,22 +1,19 @@
 """`mlflow run . -e convert`: TensorFlow.js files, proven to answer as Keras does.
 
-The files are written beside `output` and take its place in one step, after the proof.
+The files are written to a scratch folder, proven, and then put into `output`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlflow
 import numpy as np
-from filelock import FileLock
 
-from mnist_cnn.browser import drawings, page, tfjs
+from mnist_cnn.browser import drawings, output_folder, page, tfjs
 from mnist_cnn.browser.tfjs import QUANTIZE, Written
 from mnist_cnn.evaluation.metrics import best_temperature, calibrated, sure_from
 from mnist_cnn.learning.backend import keras
@@ -46,11 +43,11 @@ def convert(
     model: str | None, output: str, quantize: str, max_accuracy_loss: float, **options: object
 ) -> None:
     """Convert `model`, prove it in TensorFlow.js and put the files in the place of `output`."""
-    target = Path(output).absolute()
     options = asdict(Written(**options))
     settings = {"output": output, "quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
     with tracked("convert", **({"model": model} if model else {}), **options | settings):
         started = time.perf_counter()
+        output_folder.check(output)
         source = registry.find(model) if model else default_source()
         mlflow.set_tag("model_version", source.version)
         network = registry.load(source)
@@ -58,23 +55,17 @@ def convert(
         given = images.inputs if len(images.inputs) > 1 else images.inputs[0]
         expected = _list(network.predict(given, batch_size=500, verbose=0))
 
-        _refuse_foreign_folder(target)
-        partial = target.parent / f".{target.name}.partial"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(target.parent / f".{target.name}.lock"):
-                shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
-                partial.mkdir()
-                widths = QUANTIZE if quantize == "auto" else (quantize,)
+            with tempfile.TemporaryDirectory(prefix="mnist_cnn-") as scratch:
                 tried = []
-                for width in widths:
-                    folder = partial / width
+                for width in QUANTIZE if quantize == "auto" else (quantize,):
+                    folder = Path(scratch, width)
                     folder.mkdir()
                     written = Written(**options | {"quantize": width})
                     tfjs.write(network, folder, written)
                     tried.append(_proof(folder, written, images, expected))
                 best = _choose(tried, quantize, max_accuracy_loss)
-                folder = partial / best["quantize"]
+                folder = Path(scratch, best["quantize"])
                 mlflow.log_artifacts(str(folder), "tfjs")
                 has_page = (
                     images.labels is not None and source.tags.get("dataset") != "fashion_mnist"
@@ -83,14 +74,11 @@ def convert(
                     best |= _drawn(folder, options["output_format"])
                     page.write(folder, _settings(images, expected[0], options))
                     mlflow.log_artifact(str(folder / "digits.html"))
-                _put_in_place(folder, target)
-                shutil.rmtree(partial, ignore_errors=True)
+                output_folder.replace(output, folder)
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(f"output={output} cannot be written: {error.strerror}.") from None
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            raise UserError(
+                f"the scratch folder {tempfile.gettempdir()} cannot be used: {error.strerror}."
+            ) from None
 
         figures = {
             key if key.startswith("drawn") else f"tfjs_{key}": value
@@ -102,6 +90,7 @@ def convert(
         registry.tag(source, {name: f"{value:.6g}" for name, value in figures.items()})
         text = _table(tried)
         mlflow.log_text(text, "quantize.txt")
+    target = Path(output).absolute()
     print(text)
     print(f"{source}: {best['quantize']} files, proven in TensorFlow.js, are in {target}.")
     if has_page:
@@ -215,30 +204,3 @@ def _table(tried: list[dict]) -> str:
             f"{accuracy:>14} {1000 * f['seconds_per_image']:12.2f}"
         )
     return "\n".join(lines)
-
-
-def _refuse_foreign_folder(target: Path) -> None:
-    if target.is_dir() and any(target.iterdir()) and not (target / "model.json").is_file():
-        raise UserError(
-            f"output={target} is a folder with other files in it; allowed is a new or empty "
-            "folder, or one that convert has written."
-        )
-    if target.exists() and not target.is_dir():
-        raise UserError(f"output={target} is a file; allowed is a folder.")
-
-
-def _put_in_place(folder: Path, target: Path) -> None:
-    """`folder` becomes `target` in one step: a kill leaves the old whole or the new whole.
-
-    Linux can exchange two folders (renameat2, flag 2); elsewhere the old one is moved away first.
-    """
-    if not target.exists():
-        os.rename(folder, target)
-        return
-    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    at_cwd = -100
-    if exchange and exchange(at_cwd, bytes(folder), at_cwd, bytes(target), 2) == 0:
-        return
-    old = folder.with_name("old")
-    os.rename(target, old)
-    os.rename(folder, target)

@@ -21,7 +21,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mnist_cnn import cli, tune
-from mnist_cnn.browser import node, tfjs
+from mnist_cnn.browser import node, output_folder, tfjs
 from mnist_cnn.learning import study as sweep
 from mnist_cnn.learning.data import FILES, cache_folder, load_training
 from mnist_cnn.learning.fit import Fitted
@@ -108,7 +108,7 @@ def whole(store, uri=None):
         image = np.zeros((1, 28, 28, 1), np.float32)
         found = tfjs.answers(store / "out", "tfjs_layers_model", [image])
         assert found.outputs[0].shape == (1, 10)
-    assert not (store / ".out.partial").exists()
+    assert not (store / "out" / output_folder.PARTIAL).exists()
 
 
 # Verb, what is called, how often before death: at every stage boundary.
@@ -127,8 +127,8 @@ BOUNDARIES = [
     ("convert", "mnist_cnn.browser.tfjs:write", "after"),
     ("convert", "mnist_cnn.convert:_proof", "after"),
     ("convert", "mnist_cnn.browser.page:write", "after"),
-    ("convert", "mnist_cnn.convert:_put_in_place", "before"),
-    ("convert", "mnist_cnn.convert:_put_in_place", "after"),
+    ("convert", "mnist_cnn.browser.output_folder:replace", "before"),
+    ("convert", "mnist_cnn.browser.output_folder:replace", "after"),
     ("convert", "mnist_cnn.tracking.registry:tag", "before"),
     ("tune", "optuna.study._optimize:get_heartbeat_thread", "before"),
     ("tune", "mnist_cnn.tune:fit", "before"),
@@ -139,7 +139,7 @@ BOUNDARIES = [
 ]
 ALWAYS = [  # the rest is slow
     ("train", "mlflow:register_model", "after"),
-    ("convert", "mnist_cnn.convert:_put_in_place", "after"),
+    ("convert", "mnist_cnn.browser.output_folder:replace", "after"),
 ]
 
 
@@ -310,7 +310,7 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
     assert "Traceback" not in err
     (told,) = [line for line in err.splitlines() if line.startswith("mnist_cnn ")]
     assert f"the tracking server {server.address} cannot be reached." in told
-    assert not (tmp_path / ".out.partial").exists()
+    assert not (tmp_path / "out" / output_folder.PARTIAL).exists()
 
     server.kill()
     server.start()

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_cnn.browser import node
+from mnist_cnn.browser import node, output_folder
 from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
 
@@ -74,12 +74,20 @@ def write(model: keras.Model, folder: Path, options: Written) -> None:
         to_files(model, folder, options, quantization)
     except tf.errors.ResourceExhaustedError as error:  # the writer's own file layer
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    for group in content["weightsManifest"]:
+        group["paths"] = [_with_digest(folder / name) for name in group["paths"]]
     if options.metadata:
-        path = folder / "model.json"
-        content = json.loads(path.read_text()) | {
-            "userDefinedMetadata": {"metadata": options.metadata}
-        }
-        path.write_text(json.dumps(content))
+        content["userDefinedMetadata"] = {"metadata": options.metadata}
+    path.write_text(json.dumps(content))
+
+
+def _with_digest(shard: Path) -> str:
+    """New name of a shard: what a reader of an older model.json asks for is never another's."""
+    name = f"{shard.stem}-{output_folder.digest(shard.read_bytes())}{shard.suffix}"
+    shard.rename(shard.with_name(name))
+    return name
 
 
 def _write_layers(
