@@ -6,9 +6,6 @@ here or with a shared storage on another machine, joins in. `trials` is the tota
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,14 +17,34 @@ import mlflow
 import numpy as np
 import optuna
 from mlflow.exceptions import MlflowException
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
 
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.learning import study as sweep
-from mnist_cnn.learning.backend import keras
+from mnist_cnn.evaluation.study_results import (
+    best_accuracy,
+    finalists,
+    gain_with_error,
+    mean_and_sd,
+    parent_of_last_trial,
+    progress,
+    report,
+    saved_seconds,
+)
 from mnist_cnn.learning.data import Training, load_training
 from mnist_cnn.learning.fit import Diverged, fit
-from mnist_cnn.learning.study import Search
+from mnist_cnn.learning.processes import run_workers
+from mnist_cnn.learning.search import Search
+from mnist_cnn.learning.study import (
+    COST,
+    ReportToOptuna,
+    StopOnRequest,
+    count_finished,
+    open_study,
+    run_trials,
+    storage_error,
+    without_password,
+)
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.tracking import registry
@@ -48,7 +65,7 @@ FINALISTS, SEEDS = 3, 3
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that a worker needs to know."""
+    """What every worker of a sweep needs."""
 
     recipe: Recipe  # as it was before the sweep
     search: Search
@@ -76,67 +93,53 @@ def tune(
     base = replace(recipe, epochs=epochs)
     workers = min(workers or cores(), trials)
     settings = {"seed": seed, "dataset": dataset, "study": study, "trials": trials}
-    settings |= {"storage": sweep.without_password(storage), "workers": workers}
-    shown = {name: as_text(value) for name, value in space.items()}
-    with tracked("tune", **settings, **shown, **hyperparameters(base)) as run:
+    settings |= {"storage": without_password(storage), "workers": workers}
+    with tracked("tune", **settings, **space, **hyperparameters(base)) as run:
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
         search = Search(base, seed, data.digest, **space)
-        task = Sweep(recipe, search, dataset, study, storage, trials, timeout, run.info.run_id)
-        opened = _open(task, worker=0)
-        complete = sweep.finished(opened) >= trials
-        try:
-            _work_together(task, workers, data)
-        except KeyboardInterrupt:
-            done = sweep.finished(opened)
-            _log_sweep(opened, epochs)
-            raise UserError(
-                f"interrupted after {done} of {trials} trials; the same command goes on."
-            ) from None
-        except BaseException as error:
-            error.add_note("The same command goes on with the study.")
-            # The server may be the reason: it has been waited for.
-            with no_retries(), suppress(MlflowException):
-                _log_sweep(opened, epochs)
-            raise
-        _log_sweep(opened, epochs)
+        sweep = Sweep(recipe, search, dataset, study, storage, trials, timeout, run.info.run_id)
+        opened = _open(sweep, worker=0)
+        was_complete = count_finished(opened) >= trials
+        with _logged(opened, sweep):
+            _run_all_trials(sweep, workers, data)
 
         # Of several machines only the one that ended the last trial goes on to the end.
-        if not complete and sweep.finished(opened) >= trials and _last(opened) != run.info.run_id:
+        complete = count_finished(opened) >= trials
+        if complete and not was_complete and parent_of_last_trial(opened) != sweep.parent:
             print("The last trial ended elsewhere; the best is trained there.")
         else:
-            _train_the_best(opened, task, data)
+            _train_the_best(opened, sweep, data)
 
 
-def _work_together(task: Sweep, workers: int, data: Training) -> None:
-    """Run the trials: here if there is one worker, else in processes that share out the cores."""
-    if workers == 1:
-        _work(task, 0, data)
-        return
-    # A fresh interpreter each: TensorFlow sizes its threads by the cores it finds at its start.
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    where = (mlflow.get_tracking_uri(), mlflow.active_run().info.experiment_id)
-    processes = [
-        context.Process(target=_worker, args=(task, i, where, stop)) for i in range(workers)
-    ]
+@contextmanager
+def _logged(study: optuna.Study, sweep: Sweep) -> Iterator[None]:
+    """Log the study after the trials inside, however they end; Ctrl-C becomes a UserError."""
     try:
-        for i, process in enumerate(processes):
-            with _on_share(i, workers):
-                process.start()
-        for process in processes:
-            process.join()
+        yield
     except KeyboardInterrupt:
-        stop.set()
-        for process in processes:
-            process.join(30)
+        _log_study(study, sweep)
+        done = f"{count_finished(study)} of {sweep.trials} trials"
+        raise UserError(f"interrupted after {done}; the same command goes on.") from None
+    except StorageInternalError as error:
+        told = storage_error(sweep.storage, error)
+        raise UserError(f"{told} The same command goes on.") from None
+    except BaseException as error:
+        error.add_note("The same command goes on with the study.")
+        # The server may be the reason: it has been waited for.
+        with no_retries(), suppress(MlflowException):
+            _log_study(study, sweep)
         raise
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-    died = [process.exitcode for process in processes if process.exitcode]
-    if died:
+    _log_study(study, sweep)
+
+
+def _run_all_trials(sweep: Sweep, workers: int, data: Training) -> None:
+    """Run the trials: here if there is one worker, else in processes that share the cores."""
+    if workers == 1:
+        _run_trials(sweep, 0, data)
+        return
+    codes = run_workers(_worker, (sweep,), workers, cores())
+    if died := [code for code in codes if code]:
         print(f"{len(died)} of {workers} workers died (exit codes {died}).")
     if len(died) == workers:
         with no_retries():  # the reason may be a lost server: said as such
@@ -144,98 +147,79 @@ def _work_together(task: Sweep, workers: int, data: Training) -> None:
         raise UserError("every worker died; the same command goes on.")
 
 
-@contextmanager
-def _on_share(worker: int, workers: int) -> Iterator[None]:
-    """What a process started inside inherits: its share of the cores, where Linux can, and deaf
-    to Ctrl-C, which would meet it anywhere; its parent tells it to stop."""
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if mine:
-        os.sched_setaffinity(0, mine[worker % len(mine) :: workers])
+def _worker(sweep: Sweep, worker: int, stop: Event) -> None:
+    """The work of one process; it inherits the tracking URI as MLflow's environment variable."""
     try:
-        yield
-    finally:
-        if mine:
-            os.sched_setaffinity(0, mine)
-        signal.signal(signal.SIGINT, heard)
-
-
-def _worker(task: Sweep, worker: int, where: tuple[str, str], stop: Event) -> None:
-    """The whole life of a worker process."""
-    try:
-        mlflow.set_tracking_uri(where[0])
-        mlflow.set_experiment(experiment_id=where[1])
-        _work(task, worker, load_training(task.dataset), stop)
-    except (KeyboardInterrupt, MlflowException):
+        experiment = mlflow.get_run(sweep.parent).info.experiment_id
+        mlflow.set_experiment(experiment_id=experiment)
+        _run_trials(sweep, worker, load_training(sweep.dataset), stop)
+    except (KeyboardInterrupt, MlflowException, StorageInternalError):
         raise SystemExit(1) from None  # the parent says how to go on
 
 
-def _work(task: Sweep, worker: int, data: Training, stop: Event | None = None) -> None:
-    study = _open(task, worker)
-    started, before = time.monotonic(), sweep.finished(study)
+def _run_trials(sweep: Sweep, worker: int, data: Training, stop: Event | None = None) -> None:
+    study = _open(sweep, worker)
+    started, before = time.monotonic(), count_finished(study)
+    # The finalists, the recipe with its own epochs and with theirs, and the one registered.
+    fits = (1 if sweep.search.objective == "front" else FINALISTS) * SEEDS + 2 * SEEDS + 1
 
     def objective(trial: optuna.Trial) -> float | tuple[float, int]:
         try:
-            return _trial(trial, task, data, stop)
+            return _run_trial(trial, sweep, data, stop)
         except MlflowException:
             # Tried again, as a killed one is: the epochs it reported would prune all after it.
             study.enqueue_trial(trial.params)
             raise
 
-    def progress() -> None:
-        trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)
-        pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
-        best = max((trial.values[0] for trial in trials if trial.values), default=0.0)
-        pace = (time.monotonic() - started) / max(1, len(trials) - before)
-        left = pace * max(0, task.trials - len(trials))
-        print(
-            f"{len(trials)} of {task.trials} trials, {pruned} pruned, best val_accuracy "
-            f"{best:.4f}, about {left / 60:.1f} minutes left",
-            flush=True,
-        )
+    def on_trial_end(trial: FrozenTrial) -> None:
+        now, best = count_finished(study), best_accuracy(study)
+        with no_retries(), suppress(MlflowException):  # a lost server holds up no trial
+            mlflow.MlflowClient().log_metric(sweep.parent, "best_so_far", best, step=now)
+        pace = (time.monotonic() - started) / max(1, now - before)
+        print(progress(study, trial, sweep.trials, pace, fits), flush=True)
 
-    if worker == 0 and before < task.trials:
-        print(f"Study {task.study}: Ctrl-C stops; the same command goes on.", flush=True)
-    sweep.run_trials(study, objective, task.trials, task.timeout, progress)
+    if worker == 0 and before < sweep.trials:
+        print(f"Study {sweep.study}: Ctrl-C stops; the same command goes on.", flush=True)
+    run_trials(study, objective, sweep.trials, sweep.timeout, on_trial_end)
 
 
-def _open(task: Sweep, worker: int) -> optuna.Study:
-    def on_death(trial: FrozenTrial) -> None:
+def _open(sweep: Sweep, worker: int) -> optuna.Study:
+    def close_run(trial: FrozenTrial) -> None:
         if "mlflow_run" in trial.user_attrs:
             client = mlflow.MlflowClient()
             client.set_tag(trial.user_attrs["mlflow_run"], "state", "failed")
             client.set_terminated(trial.user_attrs["mlflow_run"], "KILLED")
 
-    return sweep.open_study(task.study, task.storage, task.search, worker, on_death)
+    return open_study(sweep.study, sweep.storage, sweep.search, worker, close_run)
 
 
-def _trial(
-    trial: optuna.Trial, task: Sweep, data: Training, stop: Event | None
+def _run_trial(
+    trial: optuna.Trial, sweep: Sweep, data: Training, stop: Event | None
 ) -> float | tuple[float, int]:
     """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
-    chosen = task.search.suggest(trial)
-    front = task.search.objective == "front"
+    chosen = sweep.search.suggest(trial)
+    front = sweep.search.objective == "front"
     log_epochs = LogEpochs()
-    callbacks = [log_epochs, _StopOnRequest(stop), *([] if front else [_ReportToOptuna(trial)])]
+    callbacks = [log_epochs, StopOnRequest(stop), *([] if front else [ReportToOptuna(trial)])]
     # Tags from the first moment: a kill must not leave a run that nobody can name.
-    tags = {"verb": "trial", "study": task.study, "process": process_name()}
+    tags = {"verb": "trial", "study": sweep.study, "process": process_name()}
     with start_run(
-        run_name=f"trial {trial.number}", nested=True, parent_run_id=task.parent, tags=tags
+        run_name=f"trial {trial.number}", nested=True, parent_run_id=sweep.parent, tags=tags
     ) as run:
         trial.set_user_attr("mlflow_run", run.info.run_id)
-        trial.set_user_attr("parent", task.parent)
+        trial.set_user_attr("parent", sweep.parent)
         log_params(hyperparameters(chosen) | {"trial": trial.number})
         try:
-            fitted = fit(chosen, data, task.search.seed, callbacks, quiet=True)
+            fitted = fit(chosen, data, sweep.search.seed, callbacks, quiet=True)
         except (optuna.TrialPruned, Diverged):
             fitted = None
         log_epochs.deliver()
         mlflow.set_tag("state", "finished" if fitted else "pruned")
         if fitted:
             cost = fitted.model.count_params()
-            trial.set_user_attr(sweep.COST, cost)
+            trial.set_user_attr(COST, cost)
             trial.set_user_attr("train_seconds", fitted.train_seconds)
-            mlflow.log_metrics({"train_seconds": fitted.train_seconds, sweep.COST: cost})
+            mlflow.log_metrics({"train_seconds": fitted.train_seconds, COST: cost})
     # Raised outside of the run: pruned is not failed.
     if not fitted:
         raise optuna.TrialPruned
@@ -243,106 +227,72 @@ def _trial(
     return (accuracy, cost) if front else accuracy
 
 
-class _ReportToOptuna(keras.callbacks.Callback):
-    """Tells Optuna the validation accuracy of every epoch, and ends a hopeless trial."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        super().__init__()
-        self.trial = trial
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs = logs or {}
-        self.trial.set_user_attr(sweep.EPOCH_SECONDS, logs["epoch_seconds"])
-        self.trial.report(logs["val_accuracy"], epoch + 1)
-        if self.trial.should_prune():
-            raise optuna.TrialPruned
-
-
-class _StopOnRequest(keras.callbacks.Callback):
-    """Ends a worker that is told to stop, or whose parent was killed.
-
-    In the first case the trial failed; in the second it counts as dead and is tried again.
-    """
-
-    def __init__(self, stop: Event | None) -> None:
-        super().__init__()
-        self.stop = stop
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self.stop and self.stop.is_set():
-            raise KeyboardInterrupt
-        parent = multiprocessing.parent_process()
-        if parent and not parent.is_alive():
-            raise SystemExit(1)
-
-
-def _last(study: optuna.Study) -> str:
-    """The parent run of the trial that was finished last."""
-    trials = study.get_trials(deepcopy=False, states=sweep.FINISHED)
-    last = max(trials, key=lambda trial: (trial.datetime_complete, trial.number))
-    return last.user_attrs["parent"]
-
-
-def _log_sweep(study: optuna.Study, epochs: int) -> None:
+def _log_study(study: optuna.Study, sweep: Sweep) -> None:
     mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
-    mlflow.log_text(sweep.report(study), "study.html")
-    saved = sweep.saved_seconds(study, epochs)
-    mlflow.log_metrics({"finished_trials": sweep.finished(study), "saved_seconds": saved})
+    mlflow.log_text(report(study), "study.html")
+    saved = saved_seconds(study, sweep.search.recipe.epochs)
+    mlflow.log_metrics({"finished_trials": count_finished(study), "saved_seconds": saved})
     if saved:
         print(f"Trials that were ended early would have trained {saved / 60:.1f} minutes more.")
 
 
-def _train_the_best(study: optuna.Study, task: Sweep, data: Training) -> None:
+def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     """Train the finalists in full with other seeds; register and evaluate the best of them.
 
     The recipe is trained as it is, and with as many epochs as the best: more epochs alone help too.
     """
-    recipe, seed = task.recipe, task.search.seed
-
-    def scores(some: Recipe) -> list[float]:
-        return [_score(some, data, seed + i) for i in range(1, SEEDS + 1)]
-
-    known: dict[Recipe, list[float]] = {}
-    by_trial = {}
-    for trial in sweep.finalists(study, len(data.validation), FINALISTS):
-        finalist = task.search.described(trial)
-        finalist = replace(finalist, epochs=max(finalist.epochs, recipe.epochs))
-        known[finalist] = by_trial[f"trial {trial.number}"] = scores(finalist)
-        print(f"Trial {trial.number} with {SEEDS} other seeds: {_spread(known[finalist])}.")
-    mlflow.log_dict(by_trial, "finalists.json")
-    best = max(known, key=lambda some: np.mean(known[some]))
+    seed = sweep.search.seed
+    scores = _train_finalists(study, sweep, data)
+    best = max(scores, key=lambda recipe: np.mean(scores[recipe]))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
+    mlflow.log_metric("best_val_accuracy", float(np.mean(scores[best])))
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
-
-    version = train_version(best, seed + 1, task.dataset)
+    for epochs in sorted({sweep.recipe.epochs, best.epochs}):
+        before = replace(sweep.recipe, epochs=epochs)
+        if before not in scores:
+            scores[before] = _scores(before, data, seed)
+        key = "recipe" if epochs == sweep.recipe.epochs else "recipe_same_epochs"
+        _tell_gain(key, before, scores[before], scores[best])
+    print(f"Training the best with seed {seed + 1}, to register it.", flush=True)
+    version = train_version(best, seed + 1, sweep.dataset)
     source = registry.find(f"models:/{registry.NAME}/{version}")
-    registry.tag(source, {"study": task.study, "tune_run": task.parent})
-    mlflow.log_metric("best_val_accuracy", float(np.mean(known[best])))
-    print(f"val_accuracy over {SEEDS} seeds: the best {_spread(known[best])}.")
-    for epochs in sorted({recipe.epochs, best.epochs}):
-        rival = replace(recipe, epochs=epochs)
-        before = known.get(rival) or scores(rival)
-        gain, error = _gain(known[best], before)
-        key = "recipe" if epochs == recipe.epochs else "recipe_same_epochs"
-        figures = {"val_accuracy": np.mean(before), "gain": gain, "gain_standard_error": error}
-        mlflow.log_metrics({f"{key}_{name}": float(value) for name, value in figures.items()})
-        print(
-            f"{recipe.name}, epochs={epochs}: {_spread(before)}; the best gains "
-            f"{100 * gain:+.2f} points (standard error {100 * error:.2f})."
-        )
-    evaluate(source.uri, task.dataset, promote=True)
+    registry.tag(source, {"study": sweep.study, "tune_run": sweep.parent})
+    evaluate(source.uri, sweep.dataset, promote=True)
 
 
-def _score(recipe: Recipe, data: Training, seed: int) -> float:
-    return fit(recipe, data, seed, quiet=True).history["val_accuracy"][-1]
+def _train_finalists(
+    study: optuna.Study, sweep: Sweep, data: Training
+) -> dict[Recipe, list[float]]:
+    """Validation accuracies of the finalists, each with `SEEDS` seeds that no trial had."""
+    scores, by_trial = {}, {}
+    trials = finalists(study, len(data.validation), FINALISTS)
+    print(f"The best {len(trials)} trials, each with {SEEDS} other seeds:", flush=True)
+    for trial in trials:
+        finalist = sweep.search.described(trial.params)
+        finalist = replace(finalist, epochs=max(finalist.epochs, sweep.recipe.epochs))
+        scores[finalist] = _scores(finalist, data, sweep.search.seed)
+        by_trial[f"trial {trial.number}"] = scores[finalist]
+        print(f"Trial {trial.number}: {mean_and_sd(scores[finalist])}.", flush=True)
+    mlflow.log_dict(by_trial, "finalists.json")
+    return scores
 
 
-def _gain(new: list[float], old: list[float]) -> tuple[float, float]:
-    """Difference of the means, and its standard error as in Welch's test."""
-    error = (np.var(new, ddof=1) / len(new) + np.var(old, ddof=1) / len(old)) ** 0.5
-    return float(np.mean(new) - np.mean(old)), float(error)
+def _scores(recipe: Recipe, data: Training, seed: int) -> list[float]:
+    """Validation accuracy of `recipe` with each of the `SEEDS` seeds after `seed`."""
+    seeds = range(seed + 1, seed + SEEDS + 1)
+    return [fit(recipe, data, each, quiet=True).history["val_accuracy"][-1] for each in seeds]
 
 
-def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+def _tell_gain(key: str, before: Recipe, old: list[float], new: list[float]) -> None:
+    """Log and print what the best gains over the recipe that the sweep began from."""
+    gain, error = gain_with_error(new, old)
+    figures = {"val_accuracy": float(np.mean(old)), "gain": gain, "gain_standard_error": error}
+    mlflow.log_metrics({f"{key}_{name}": value for name, value in figures.items()})
+    text = (
+        f"val_accuracy of {before.name} with epochs={before.epochs}: {mean_and_sd(old)}; of the "
+        f"best {mean_and_sd(new)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
+    )
+    if gain <= 2 * error:
+        text += " That is no gain beyond chance."
+    print(text, flush=True)

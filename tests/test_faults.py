@@ -22,9 +22,10 @@ from mlflow.exceptions import MlflowException
 
 from mnist_cnn import cli, tune
 from mnist_cnn.browser import node, output_folder, tfjs
-from mnist_cnn.learning import study as sweep
 from mnist_cnn.learning.data import FILES, cache_folder, load_training
 from mnist_cnn.learning.fit import Fitted
+from mnist_cnn.learning.search import Search
+from mnist_cnn.learning.study import open_study
 from mnist_cnn.recipes import RECIPES, customised
 from mnist_cnn.tracking import registry, runs, unlogged
 from tests.conftest import DEADLY, Server, served, start, wait_for
@@ -133,7 +134,7 @@ BOUNDARIES = [
     ("tune", "optuna.study._optimize:get_heartbeat_thread", "before"),
     ("tune", "mnist_cnn.tune:fit", "before"),
     ("tune", "mnist_cnn.tune:fit", "after"),
-    ("tune", "mnist_cnn.tune:_log_sweep", "before"),
+    ("tune", "mnist_cnn.tune:_log_study", "before"),
     ("tune", "mnist_cnn.tune:train_version", "after"),
     ("tune", "mnist_cnn.tune:evaluate", "before"),
 ]
@@ -456,13 +457,13 @@ def test_a_damaged_kept_model_is_trained_anew(tmp_path):
 def test_several_begin_a_study_at_once(tmp_path):
     """They make the tables of a new database together."""
     recipe = customised(RECIPES["fast"], {})
-    search = sweep.Search(recipe, 0, "", (2,), (0.1, 0.2), "accuracy", "tpe", "hyperband")
+    search = Search(recipe, 0, "", (2,), (0.1, 0.2), "accuracy", "tpe", "hyperband")
     for i in range(5):
         together = Barrier(4)
 
         def begin(worker, storage=f"sqlite:///{tmp_path}/{i}.db", together=together):
             together.wait()
-            return sweep.open_study("one", storage, search, worker, lambda trial: None)
+            return open_study("one", storage, search, worker, lambda trial: None)
 
         with ThreadPoolExecutor(4) as pool:
             assert {study.study_name for study in pool.map(begin, range(4))} == {"one"}

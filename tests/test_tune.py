@@ -13,7 +13,9 @@ import pytest
 from scipy.stats import ttest_ind
 
 from mnist_cnn import cli, tune
-from mnist_cnn.learning import study as sweep
+from mnist_cnn.evaluation.study_results import finalists, gain_with_error, progress, saved_seconds
+from mnist_cnn.learning import study as studies
+from mnist_cnn.learning.search import Search
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import FAST
 from mnist_cnn.tracking import registry
@@ -71,12 +73,12 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     candidate = registry.find("models:/mnist-cnn@candidate")
     assert candidate.tags["study"] == "one"
     assert parent.data.metrics["finished_trials"] == 3
-    assert all(sweep.EPOCH_SECONDS in trial.user_attrs for trial in trials("one", store))
+    assert all(studies.EPOCH_SECONDS in trial.user_attrs for trial in trials("one", store))
 
 
 def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
     assert cli.run([*swept, "--learning_rate_range", "0.1,0.2", "--trials", "9"]) == 1
-    assert "study=one exists with another" in capsys.readouterr().err
+    assert "study=one exists with another learning_rate_range=0.02,0.5" in capsys.readouterr().err
     assert finished("one", store) == 3
     assert cli.run([*swept, "--storage", "nonsense"]) == 1
     assert cli.run([*swept, "--storage", "postgresql://me:secret@127.0.0.1:1/x"]) == 1
@@ -121,25 +123,25 @@ def test_the_best_is_the_most_accurate_or_the_cheapest_as_good():
         made = optuna.create_study(directions=directions)
         for accuracy, cost in values:
             both = [accuracy, cost][: len(directions)]
-            attributes = {sweep.COST: cost}
+            attributes = {studies.COST: cost}
             made.add_trial(optuna.trial.create_trial(values=both, user_attrs=attributes))
         return made
 
     values = (0.99, 900), (0.99, 800), (0.989, 300), (0.95, 100)
 
     def costs(*directions):
-        found = sweep.finalists(study(directions, *values), images=5000, count=3)
-        return [trial.user_attrs[sweep.COST] for trial in found]
+        found = finalists(study(directions, *values), images=5000, count=3)
+        return [trial.user_attrs[studies.COST] for trial in found]
 
     assert costs("maximize") == [800, 900, 300], "of equals the cheapest"
     assert costs("maximize", "minimize") == [300], "within a standard error of 0.0014"
     with pytest.raises(UserError, match="no completed trial"):
-        sweep.finalists(study(["maximize"]), 5000, 3)
+        finalists(study(["maximize"]), 5000, 3)
 
 
 def search(choices):
     limits = (choices, (0.02, 0.5), "accuracy", "tpe", "none")
-    return sweep.Search(replace(FAST, epochs=3), 0, "digest", *limits)
+    return Search(replace(FAST, epochs=3), 0, "digest", *limits)
 
 
 def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path):
@@ -147,23 +149,23 @@ def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path)
     held = search((16, 32, 64))
     storage = f"sqlite:///{tmp_path}/study.db"
     for _ in range(2):  # opened twice, tried once
-        study = sweep.open_study("first", storage, held, 0, lambda trial: None)
+        study = studies.open_study("first", storage, held, 0, lambda trial: None)
     first, second = (held.suggest(study.ask()) for _ in range(2))
     assert first == held.recipe
     assert second != held.recipe
 
 
 def test_a_trial_killed_before_its_first_heartbeat_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "HEARTBEAT", 1)
+    monkeypatch.setattr(studies, "HEARTBEAT", 1)
     held = search((16, 32, 64))
-    study = sweep.open_study("cut", f"sqlite:///{tmp_path}/study.db", held, 0, lambda trial: None)
+    study = studies.open_study("cut", f"sqlite:///{tmp_path}/study.db", held, 0, lambda trial: None)
     study.ask()  # what a process leaves that is killed right after
 
     def objective(trial):
         assert held.suggest(trial) == held.recipe, "the first in the queue, again"
         return 0.9
 
-    sweep.run_trials(study, objective, trials=1, timeout=60, progress=lambda: None)
+    studies.run_trials(study, objective, trials=1, timeout=60, on_trial_end=lambda trial: None)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
 
 
@@ -174,15 +176,32 @@ def test_what_early_ends_saved_counts_each_at_its_own_pace():
             state=optuna.trial.TrialState[state],
             value=0.9,
             intermediate_values={epoch: 0.9 for epoch in range(1, epochs + 1)},
-            user_attrs={sweep.EPOCH_SECONDS: seconds},
+            user_attrs={studies.EPOCH_SECONDS: seconds},
         )
         study.add_trial(trial)
-    assert sweep.saved_seconds(study, epochs=4) == pytest.approx(3 * 10 + 2 * 15)
+    assert saved_seconds(study, epochs=4) == pytest.approx(3 * 10 + 2 * 15)
+
+
+def test_progress_names_the_trial_and_counts_the_time_of_the_finalists():
+    study = optuna.create_study(direction="maximize")
+    for value, params in ((0.98, {"x": 0.12345}), (0.97, {"x": 2.0})):
+        spaces = {"x": optuna.distributions.FloatDistribution(0, 3)}
+        trial = optuna.trial.create_trial(
+            value=value,
+            params=params,
+            distributions=spaces,
+            user_attrs={"train_seconds": 30.0},
+        )
+        study.add_trial(trial)
+    lines = progress(study, study.trials[0], total=5, pace=60, fits_at_end=16).splitlines()
+    assert lines[0] == "Trial 0: 0.9800 with x=0.123"
+    assert "2 of 5 trials, 0 ended early, best val_accuracy 0.9800" in lines[1]
+    assert "about 3.0 minutes left, then up to 8.0 to train the best" in lines[1]
 
 
 def test_gain_has_the_standard_error_of_welch():
     new, old = [0.99, 0.992, 0.994], [0.98, 0.985, 0.981]
-    gain, error = tune._gain(new, old)
+    gain, error = gain_with_error(new, old)
     assert gain / error == pytest.approx(ttest_ind(new, old, equal_var=False).statistic)
 
 
@@ -264,8 +283,8 @@ def test_machines_join_one_study_on_postgresql(store, small, postgres, tmp_path)
 
     It dies with its second trial begun and no sign of life of it given.
     """
-    brief = "from mnist_cnn import evaluate, tune\nfrom mnist_cnn.learning import study as sweep\n"
-    brief += "evaluate.ATTACKED, sweep.HEARTBEAT, tune.SEEDS, tune.FINALISTS = 20, 2, 2, 1\n"
+    brief = "from mnist_cnn import evaluate, tune\nfrom mnist_cnn.learning import study\n"
+    brief += "evaluate.ATTACKED, study.HEARTBEAT, tune.SEEDS, tune.FINALISTS = 20, 2, 2, 1\n"
     program = ("-c", brief + DEADLY, "optuna.study._optimize:get_heartbeat_thread", "before")
     machines = [tmp_path / "a", tmp_path / "b"]
     with served(tmp_path / "server") as address:

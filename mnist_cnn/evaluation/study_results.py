@@ -1,0 +1,129 @@
+"""What a study has found: its progress, its best trials, and a page with Optuna's plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+
+from mnist_cnn.learning.study import COST, EPOCH_SECONDS, FINISHED
+from mnist_cnn.parameters import UserError
+
+
+def best_accuracy(study: optuna.Study) -> float:
+    """The highest validation accuracy of a finished trial, 0 without one."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    return max((trial.values[0] for trial in trials if trial.values), default=0.0)
+
+
+def progress(
+    study: optuna.Study, trial: FrozenTrial, total: int, pace: float, fits_at_end: int
+) -> str:
+    """Two lines: the trial that has ended, and what is left of `total` at `pace` s a trial."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    pruned = sum(other.state == TrialState.PRUNED for other in trials)
+    accuracy = f"{trial.values[0]:.4f}" if trial.values else "ended early"
+    params = (f"{name}={value:.3g}" for name, value in trial.params.items())
+    full = [t.user_attrs["train_seconds"] for t in trials if "train_seconds" in t.user_attrs]
+    return (
+        f"Trial {trial.number}: {accuracy} with {', '.join(params)}"
+        f"\n  {len(trials)} of {total} trials, {pruned} ended early, best val_accuracy "
+        f"{best_accuracy(study):.4f}; about "
+        f"{pace * max(0, total - len(trials)) / 60:.1f} minutes left, then up to "
+        f"{fits_at_end * np.mean(full or [0]) / 60:.1f} to train the best with other seeds"
+    )
+
+
+def parent_of_last_trial(study: optuna.Study) -> str:
+    """The parent run of the trial that was finished last."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    last = max(trials, key=lambda trial: (trial.datetime_complete, trial.number))
+    return last.user_attrs["parent"]
+
+
+def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]:
+    """The trials to try with other seeds, the best first. Raises UserError if none is complete.
+
+    Searched for accuracy, the `count` most accurate, of equals the cheapest. Searched for the
+    front, one: the cheapest within a standard error of the best on `images` (Breiman et al. 1984).
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise UserError(f"study={study.study_name} has no completed trial yet: give it more time.")
+    if len(study.directions) == 1:
+        return sorted(complete, key=lambda t: (-t.values[0], t.user_attrs[COST]))[:count]
+    best = max(trial.values[0] for trial in complete)
+    margin = (best * (1 - best) / images) ** 0.5
+    enough = [trial for trial in complete if trial.values[0] >= best - margin]
+    return [min(enough, key=lambda trial: trial.user_attrs[COST])]
+
+
+def saved_seconds(study: optuna.Study, epochs: int) -> float:
+    """What the pruned trials would have trained to their end, each at its own last epoch's pace."""
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    return sum(
+        trial.user_attrs[EPOCH_SECONDS] * (epochs - len(trial.intermediate_values))
+        for trial in pruned
+        if EPOCH_SECONDS in trial.user_attrs  # one that diverged in its first epoch has no pace
+    )
+
+
+def gain_with_error(new: list[float], old: list[float]) -> tuple[float, float]:
+    """Difference of the means, and its standard error as in Welch's test."""
+    error = (np.var(new, ddof=1) / len(new) + np.var(old, ddof=1) / len(old)) ** 0.5
+    return float(np.mean(new) - np.mean(old)), float(error)
+
+
+def mean_and_sd(values: list[float]) -> str:
+    """Mean ± sample standard deviation, as text."""
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+def report(study: optuna.Study) -> str:
+    """Optuna's plots and the front of accuracy against cost: a page that needs no network."""
+    of: dict[str, Any] = {}
+    if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
+        of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
+    visual = optuna.visualization
+    plots: dict[str, Callable[[], go.Figure]] = {
+        "accuracy against cost": lambda: _front(study),
+        "history": lambda: visual.plot_optimization_history(study, **of),
+        "importance": lambda: visual.plot_param_importances(study, **of),
+        "slice": lambda: visual.plot_slice(study, **of),
+        "parallel coordinate": lambda: visual.plot_parallel_coordinate(study, **of),
+        "intermediate values": lambda: visual.plot_intermediate_values(study),
+    }
+    parts = []
+    for name, plot in plots.items():
+        try:
+            figure = plot()
+        except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
+            parts.append(f"<p>{name}: {error}</p>")
+            continue
+        # plotly itself stands in the page once: it opens without a network.
+        parts.append(figure.to_html(full_html=False, include_plotlyjs="<script" not in str(parts)))
+    return "<!doctype html><meta charset=utf-8>" + "\n".join(parts)
+
+
+def _front(study: optuna.Study) -> go.Figure:
+    """Every complete trial, and the line of those that no cheaper one equals."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    points = sorted((t.user_attrs[COST], -t.values[0], t.number) for t in complete)
+    best: list[tuple] = []
+    for cost, loss, number in points:
+        if not best or loss < best[-1][1]:
+            best.append((cost, loss, number))
+    figure = go.Figure(layout={"title": "Accuracy against cost", "xaxis": {"type": "log"}})
+    for name, some, mode in (("trials", points, "markers"), ("front", best, "lines+markers")):
+        figure.add_scatter(
+            x=[cost for cost, _, _ in some],
+            y=[-loss for _, loss, _ in some],
+            text=[f"trial {number}" for _, _, number in some],
+            mode=mode,
+            name=name,
+        )
+    return figure.update_layout(xaxis_title=COST, yaxis_title="val_accuracy")

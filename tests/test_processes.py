@@ -1,0 +1,43 @@
+"""Worker processes share the cores, ignore Ctrl-C until they are told to stop, and are not left."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mnist_cnn.learning import processes
+from mnist_cnn.learning.processes import run_workers
+from tests.conftest import ROOT, wait_for
+from tests.worker_targets import interrupt_parent, write_threads
+
+
+def test_each_worker_has_its_share_of_the_cores_and_its_exit_code_comes_back(tmp_path):
+    assert run_workers(write_threads, (tmp_path,), count=3, cores=8) == [0, 3, 0]
+    assert [(tmp_path / str(i)).read_text() for i in range(3)] == ["3", "3", "2"]
+    assert "TF_NUM_INTRAOP_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize("inherited", [True, False], ids=["inherited", "as on Windows"])
+def test_ctrl_c_stops_workers_only_where_they_look(tmp_path, inherited, monkeypatch):
+    if not inherited:  # only the worker itself ignores the signal
+        monkeypatch.setattr(processes.signal, "SIG_IGN", signal.SIG_DFL, raising=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_workers(interrupt_parent, (tmp_path,), count=1, cores=2)
+    assert (tmp_path / "0").read_text() == "stopped"
+
+
+def test_a_worker_notices_that_its_parent_was_killed(tmp_path):
+    program = "import pathlib; from mnist_cnn.learning.processes import run_workers\n"
+    program += "from tests.worker_targets import wait_for_end_of_parent\n"
+    program += f"run_workers(wait_for_end_of_parent, (pathlib.Path({str(tmp_path)!r}),), 1, 1)"
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    wait_for(lambda: Path(tmp_path / "begun").exists(), parent)
+    worker = psutil.Process(int((tmp_path / "begun").read_text()))
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs([worker], timeout=120)
+    assert (tmp_path / "ended").exists()
