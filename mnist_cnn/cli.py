@@ -244,7 +244,7 @@ def run(arguments: list[str]) -> int:
         code = program.main(arguments or ["--help"], "python -m mnist_cnn", standalone_mode=False)
         return code if arguments else 2
     except click.UsageError as error:
-        hint = "" if getattr(error, "possibilities", None) else " Write --name value; try --help."
+        hint = "" if getattr(error, "possibilities", None) else " (write --name value; try --help)"
         print(f"{told}: {error.format_message()}{hint}", file=sys.stderr)
         return 2
     except WrongParameter as error:

@@ -109,10 +109,11 @@ def test_help_shows_the_hyperparameters_of_every_recipe(capsys):
 
 def test_help_into_a_closed_pipe_is_silent():
     command = [sys.executable, "-m", "mnist_cnn", "train", "--help"]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-    program.stdout.close()
-    assert program.stderr.read() == b""
-    program.wait()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
 
 
 def called(monkeypatch, *arguments):
