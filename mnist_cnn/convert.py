@@ -86,8 +86,8 @@ def convert(
             if isinstance(value, int | float)
         }
         figures["convert_seconds"] = time.perf_counter() - started
-        mlflow.log_metrics(figures)
-        registry.tag(source, {name: f"{value:.6g}" for name, value in figures.items()})
+        registry.log_metrics(source, figures)
+        registry.tag(source, tfjs_agreement=f"{figures['tfjs_agreement']:.6g}")
         text = _table(tried)
         mlflow.log_text(text, "quantize.txt")
     target = Path(output).absolute()
@@ -118,7 +118,7 @@ def _settings(images: Images, expected: np.ndarray, options: dict) -> page.Setti
     return page.Settings(options["output_format"], temperature, sure)
 
 
-def default_source() -> registry.Source:
+def default_source() -> registry.ModelRef:
     """The champion; while there is none, the newest version, and it says so."""
     champion = registry.champion()
     if champion:
@@ -134,7 +134,7 @@ def _list(outputs: np.ndarray | list[np.ndarray] | dict[str, np.ndarray]) -> lis
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
-def _images(network: keras.Model, source: registry.Source) -> Images:
+def _images(network: keras.Model, source: registry.ModelRef) -> Images:
     shapes = [tensor.shape for tensor in (*network.inputs, *network.outputs)]
     if shapes != [(None, 28, 28, 1), (None, 10)]:
         rng = np.random.default_rng(0)

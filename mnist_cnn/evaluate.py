@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from mnist_cnn.evaluation import plots
@@ -18,13 +21,14 @@ from mnist_cnn.evaluation.metrics import (
     cross_entropy,
     expected_calibration_error,
     per_class,
+    with_interval,
 )
 from mnist_cnn.evaluation.model_card import model_card
 from mnist_cnn.evaluation.robustness import (
     attacks,
     behaviour,
-    robust_figures,
-    robustness,
+    robust_metrics,
+    robustness_table,
     slices,
     under_corruption,
 )
@@ -34,136 +38,166 @@ from mnist_cnn.learning.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
 from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.runs import tracked
+from mnist_cnn.tracking.registry import ModelRef
+from mnist_cnn.tracking.runs import label_run, tracked
+from mnist_cnn.train import log_dataset
 
-# Tags of a version that say how it was made.
+# Tags of a version that say how it was made; the last two on versions made before.
 ORIGIN = ("recipe", "seed", "dataset", "dataset_digest", "parameter_count", "study")
 
-
-# The parts that take many answers look at the first images only, unless depth=full; an attack
+# The parts that take many predictions look at the first images only, unless depth=full; an attack
 # takes 40 gradients an image, so with it too.
 CORRUPTED, BEHAVIOUR = 2000, 1000
 ATTACKED, ATTACKED_IN_FULL = 200, 2000
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model on the test images, `n` of them."""
+
+    metrics: dict[str, float]
+    probabilities: np.ndarray  # float32 (n, 10)
+    temperature: float  # fitted on the validation images
+    robustness: pd.DataFrame  # of `robustness_table`, on `corrupted` images
+    corrupted: int
+    classes: pd.DataFrame  # of `per_class`
+    slices: pd.DataFrame  # of `robustness.slices`, the worst first
+
+
 def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "standard") -> None:
     """Evaluate `model` on the test images of `dataset`, in a tracked run; promote it if proven."""
     with tracked("evaluate", model=model, promote=promote, depth=depth):
-        source = registry.find(model)
-        dataset = dataset or source.tags.get("dataset", "mnist")
-        mlflow.set_tags({"dataset": dataset, "model_version": source.version})
-        network = registry.load(source)
+        ref = registry.find(model)
+        label_run(f"evaluate {'v' if ref.version else ''}{ref.version or Path(ref.uri).name}")
+        dataset = dataset or ref.tags.get("dataset", "mnist")
+        network = registry.load(ref)
         _refuse_other_shapes(network, model)
         test, training = load_test(dataset), load_training(dataset)
 
+        print(f"Evaluating {ref}: validation images", end="", flush=True)
         on_validation = predict(network, training.validation.x)
-        started = time.perf_counter()  # warm: the first call of a network traces it
-        probabilities = predict(network, test.x)
-        seconds = time.perf_counter() - started
-        validation_right = on_validation.argmax(1) == training.validation.y
-
         temperature = best_temperature(training.validation.y, on_validation)
-        figures = summary(test, probabilities, temperature)
-        figures |= {"evaluate_seconds": seconds, "val_accuracy": float(validation_right.mean())}
-        figures |= _log_weaknesses(network, test, probabilities, depth == "full")
-        mlflow.log_metrics(figures)
-        log_report(test, probabilities, calibrated(probabilities, temperature), str(source))
-
-        right = probabilities.argmax(1) == test.y
-        classes, parts = per_class(test.y, probabilities.argmax(1)), slices(test, right)
-        mlflow.log_text(classes.to_csv(index=False), "per_class.csv")
-        mlflow.log_text(parts.to_csv(index=False), "slices.csv")
-        mlflow.set_tag("worst_slice", parts["slice"][0])
-        origin = {"dataset": dataset} | {k: v for k, v in source.tags.items() if k in ORIGIN}
-        card = model_card(str(source), origin, figures, classes, parts)
-        mlflow.log_text(card, "model_card.md")
-        registry.tag(source, {name: f"{value:.4f}" for name, value in figures.items()})
-        registry.describe(source, card)
-        print(
-            f"{source}: test accuracy {figures['test_accuracy']:.4f} (95 % interval "
-            f"{figures['test_accuracy_low']:.4f} to {figures['test_accuracy_high']:.4f}), "
-            f"{len(test):,} images in {seconds:.2f} s. Under corruption "
-            f"{figures['robust_accuracy']:.4f} ({figures['robust_accuracy_low']:.4f} to "
-            f"{figures['robust_accuracy_high']:.4f}); worst slice: {parts['slice'][0]}, "
-            f"{parts['accuracy'][0]:.4f}."
-        )
-        if promote and source.name == registry.NAME:
-            print(gate(source, network, validation_right, training))
+        correct = on_validation.argmax(1) == training.validation.y
+        measured = measure(network, test, temperature, depth == "full")
+        print(".", flush=True)
+        measured.metrics["val_accuracy"] = float(correct.mean())
+        registry.log_metrics(ref, measured.metrics, log_dataset(test, dataset, "test"))
+        log_report(test, measured, str(ref))
+        summary = _log_summary(ref, dataset, measured, len(test))
+        print(summary)
+        if promote and ref.name == registry.NAME:
+            verdict = gate(ref, network, correct, training)
+            print(verdict)
+            summary += f"\n\n{verdict}"
+        label_run(description=summary)
 
 
-def summary(split: Split, probabilities: np.ndarray, temperature: float) -> dict[str, float]:
-    """Headline figures of probabilities (n, 10) on a split, each with its 95 % interval."""
-    right = int((probabilities.argmax(axis=1) == split.y).sum())
-    figures = {"test_accuracy": right / len(split)}
-    figures["test_accuracy_low"], figures["test_accuracy_high"] = accuracy_interval(
-        right, len(split)
-    )
-    for name, metric, answers in (
-        ("test_loss", cross_entropy, probabilities),
-        ("test_ece", expected_calibration_error, probabilities),
-        ("test_ece_calibrated", expected_calibration_error, calibrated(probabilities, temperature)),
-    ):
-        figures[name] = metric(split.y, answers)
-        low, high = bootstrap_interval(metric, split.y, answers)
-        figures |= {f"{name}_low": low, f"{name}_high": high}
-    return figures | {"temperature": temperature}
+def measure(network: keras.Model, test: Split, temperature: float, full: bool) -> Evaluation:
+    """Every metric of `network` on the test images, each part announced on standard output."""
+    print(", test images", end="", flush=True)
+    started = time.perf_counter()
+    probabilities = predict(network, test.x)
+    metrics = {"evaluate_seconds": time.perf_counter() - started}
+    metrics |= summary_metrics(test, probabilities, temperature)
+    correct = probabilities.argmax(1) == test.y
 
-
-def _log_weaknesses(
-    network: keras.Model, test: Split, probabilities: np.ndarray, full: bool
-) -> dict[str, float]:
-    """Log the corruption suite; returns its figures and those of behaviour and attacks."""
-
-    def answer(images: np.ndarray) -> np.ndarray:
+    def predicted(images: np.ndarray) -> np.ndarray:
         return predict(network, images)
 
-    some, few = (
-        test if full else Split(test.x[:count], test.y[:count]) for count in (CORRUPTED, BEHAVIOUR)
+    def first(count: int) -> Split:
+        return Split(test.x[:count], test.y[:count])
+
+    print(", corruptions", end="", flush=True)
+    some = test if full else first(CORRUPTED)
+    under = under_corruption(predicted, some, every_strength=full)
+    print(", behaviour", end="", flush=True)
+    metrics |= robust_metrics(under) | behaviour(predicted, test if full else first(BEHAVIOUR))
+    print(", attacks", end="", flush=True)
+    metrics |= attacks(network, first(ATTACKED_IN_FULL if full else ATTACKED))
+    return Evaluation(
+        metrics,
+        probabilities,
+        temperature,
+        robustness_table(under),
+        len(some),
+        per_class(test.y, probabilities.argmax(1)),
+        slices(test, correct),
     )
-    right = under_corruption(answer, some, every_strength=full)
-    table = robustness(right)
-    mlflow.log_text(table.to_csv(index=False), "robustness.csv")
-    clean = float((probabilities.argmax(1) == test.y)[: len(some)].mean())
-    mlflow.log_figure(plots.robustness(table, clean, len(some)), "robustness.png")
-    count = ATTACKED_IN_FULL if full else ATTACKED
-    attacked = attacks(network, Split(test.x[:count], test.y[:count]))
-    return robust_figures(right) | behaviour(answer, few) | attacked
 
 
-def log_report(split: Split, probabilities: np.ndarray, honest: np.ndarray, title: str) -> None:
-    """Log the classification report, the confusion matrix and its plots, and the errors."""
-    guesses = probabilities.argmax(axis=1)
+def summary_metrics(split: Split, probabilities: np.ndarray, temperature: float) -> dict:
+    """Accuracy, loss and calibration of probabilities (n, 10), each with its 95 % interval."""
+    correct = int((probabilities.argmax(axis=1) == split.y).sum())
+    interval = accuracy_interval(correct, len(split))
+    metrics = with_interval("test_accuracy", correct / len(split), interval)
+    # Beside it too: whoever read these names before finds them.
+    metrics |= {"test_accuracy_low": interval[0], "test_accuracy_high": interval[1]}
+    scaled = calibrated(probabilities, temperature)
+    for name, metric, predictions in (
+        ("test_loss", cross_entropy, probabilities),
+        ("test_ece", expected_calibration_error, probabilities),
+        ("calibration/ece_calibrated", expected_calibration_error, scaled),
+    ):
+        interval = bootstrap_interval(metric, split.y, predictions)
+        metrics |= with_interval(name, metric(split.y, predictions), interval)
+    return metrics | {"calibration/temperature": temperature}
+
+
+def log_report(split: Split, measured: Evaluation, title: str) -> None:
+    """Log the classification report, the tables, the plots and the wrong predictions."""
+    predictions = measured.probabilities.argmax(axis=1)
     digits = range(10)
     options = {"labels": digits, "zero_division": 0}
-    text = classification_report(split.y, guesses, digits=4, **options)
+    text = classification_report(split.y, predictions, digits=4, **options)
     mlflow.log_text(text, "classification_report.txt")
-    mlflow.log_dict(
-        classification_report(split.y, guesses, output_dict=True, **options),
-        "classification_report.json",
-    )
+    report = classification_report(split.y, predictions, output_dict=True, **options)
+    mlflow.log_dict(report, "classification_report.json")
 
-    confusion = confusion_matrix(split.y, guesses, labels=digits)
-    rows = [",".join(map(str, ["true\\predicted", *digits]))]
-    rows += [",".join(map(str, [digit, *row])) for digit, row in enumerate(confusion)]
-    mlflow.log_text("\n".join(rows) + "\n", "confusion_matrix.csv")
-    figures = {
+    confusion = confusion_matrix(split.y, predictions, labels=digits)
+    table = pd.DataFrame(confusion).rename_axis("true\\predicted")
+    mlflow.log_text(table.to_csv(), "confusion_matrix.csv")
+    for name in ("robustness", "classes", "slices"):
+        file = "per_class.csv" if name == "classes" else f"{name}.csv"
+        mlflow.log_text(getattr(measured, name).to_csv(index=False), file)
+
+    right = f"{np.trace(confusion):,} of {len(split):,} right"
+    scaled = calibrated(measured.probabilities, measured.temperature)
+    bins = {
+        "as it is": calibration(split.y, measured.probabilities),
+        "with temperature": calibration(split.y, scaled),
+    }
+    clean = float((predictions == split.y)[: measured.corrupted].mean())
+    for file, figure in {
         "confusion_matrix_plot.png": plots.confusion_matrix_plot(
-            confusion, f"Confusion matrix, {title}: {np.trace(confusion):,} of {len(split):,} right"
+            confusion, f"Confusion matrix, {title}: {right}"
         ),
         "confusion_matrix_error_plot.png": plots.confusion_matrix_error_plot(
             confusion, f"Confusion-matrix errors, {title}"
         ),
-        "calibration.png": plots.reliability(
-            {
-                "as it is": calibration(split.y, probabilities),
-                "with temperature": calibration(split.y, honest),
-            },
-            f"Calibration, {title}",
-        ),
-        "misclassified.png": plots.misclassified(split.x, split.y, honest),
-    }
-    for name, figure in figures.items():
-        mlflow.log_figure(figure, name)
+        "calibration.png": plots.reliability_diagram(bins, f"Calibration, {title}"),
+        "misclassified.png": plots.misclassified(split.x, split.y, scaled),
+        "robustness.png": plots.robustness(measured.robustness, clean, measured.corrupted, title),
+    }.items():
+        mlflow.log_figure(figure, file)
+
+
+def _log_summary(ref: ModelRef, dataset: str, measured: Evaluation, images: int) -> str:
+    """Log the model card, put it and the headline on the version; returns the headline in words."""
+    metrics, worst = measured.metrics, measured.slices.iloc[0]
+    origin = {"dataset": dataset} | {k: v for k, v in ref.tags.items() if k in ORIGIN}
+    card = model_card(str(ref), origin, metrics, measured.classes, measured.slices)
+    mlflow.log_text(card, "model_card.md")
+    mlflow.set_tags({"dataset": dataset, "model_version": ref.version, "worst_slice": worst.slice})
+    accuracy, robust = f"{metrics['test_accuracy']:.4f}", f"{metrics['robust_accuracy']:.4f}"
+    interval = f"{metrics['test_accuracy_low']:.4f} to {metrics['test_accuracy_high']:.4f}"
+    registry.tag(ref, test_accuracy=accuracy, test_accuracy_interval=interval)
+    registry.describe(ref, card)
+    low, high = (metrics[f"interval/robust_accuracy_{end}"] for end in ("low", "high"))
+    return (
+        f"{ref}: test accuracy {accuracy} (95 % interval {interval}), {images:,} images in "
+        f"{metrics['evaluate_seconds']:.2f} s. Under corruption {robust} ({low:.4f} to "
+        f"{high:.4f}); worst slice: {worst.slice}, {worst.accuracy:.4f}."
+    )
 
 
 def _refuse_other_shapes(network: keras.Model, model: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mnist_cnn.convert import convert
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.learning.data import load_test
 from mnist_cnn.recipes import Recipe, hyperparameters
 from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.runs import tracked
+from mnist_cnn.tracking.runs import label_run, tracked, ui_address
 from mnist_cnn.train import train_version
 
 
@@ -14,8 +15,12 @@ def main(recipe: Recipe, seed: int, dataset: str) -> None:
     """The whole life of a model, in a parent run with one nested run a step."""
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
     with tracked("main", **settings, **hyperparameters(recipe)):
+        label_run(f"main {recipe.name} seed {seed}")
+        load_test(dataset)  # refused now, not by evaluate after an hour of training
         version = train_version(recipe, seed, dataset)
         model = f"models:/{registry.NAME}/{version}"
+        label_run(description=f"Version {version}: trained, then evaluated, then converted.")
         evaluate(model, dataset, promote=True)
         convert(model, "out", "none", max_accuracy_loss=0)
-    print("See it all: mlflow ui")
+        address = ui_address()
+    print(f"See it all: {address}")

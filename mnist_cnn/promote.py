@@ -2,7 +2,7 @@
 
 The rule, on the validation images. A candidate becomes champion if
 
-1. it is right at least as often as FLOOR, and if converted, TensorFlow.js answers as Keras does;
+1. its accuracy is at least FLOOR, and if converted, TensorFlow.js answers as Keras does;
 2. there is no champion, or an exact one-sided McNemar test on the same images says, at LEVEL, that
    the candidate is better: equal is not better, so a worse model never replaces a better one;
 3. no corruption and no slice of the images costs it more than MARGIN of accuracy; a loss counts if
@@ -18,134 +18,164 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn.evaluation.corruptions import KINDS, corrupted
+from mnist_cnn.evaluation.corruptions import CORRUPTIONS, corrupted
 from mnist_cnn.evaluation.metrics import mcnemar
 from mnist_cnn.evaluation.robustness import thirds
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, cache_folder
 from mnist_cnn.learning.model import predict
 from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.registry import CHAMPION, NAME, Source
-from mnist_cnn.tracking.runs import retry_on_conflict, tracked
+from mnist_cnn.tracking.failures import retry_on_conflict
+from mnist_cnn.tracking.registry import CHAMPION, NAME, ModelRef
+from mnist_cnn.tracking.runs import label_run, tracked
 
 FLOOR = 0.5
 LEVEL = 0.05
 MARGIN = 0.02
 AGREEMENT = 0.999  # share of the answers that TensorFlow.js gives as Keras does
 CORRUPTED = 2000  # validation images, the first, under each corruption
-HISTORY = "champions"  # tag of the registered model: who was champion since when, newest last
+SINCE = "| since (UTC) | version | by |"  # head of the table in the registered model's description
+ABOUT = """Reads one handwritten digit: 28 x 28 grey pixels in [0, 1], white on black, centred as
+MNIST's makers did, to ten probabilities. Alias `champion`: the version to use; `candidate`: the
+newest trained. A candidate becomes champion if it is proven better on the validation images.
+
+## Champions
+"""
 
 
 def promote(version: int) -> None:
     """Make `version` the champion, whatever the rule says."""
     with tracked("promote", version=version):
-        source = registry.find(f"models:/{NAME}/{version}")
+        label_run(f"promote v{version}")
+        ref = registry.find(f"models:/{NAME}/{version}")
         before = registry.champion()
-        _set_champion(source, f"Version {version} is champion by a person's decision.")
+        verdict = f"Version {version} is champion by a person's decision."
+        _set_champion(ref, verdict, "a person")
+        label_run(description=verdict)
         print(f"Version {version} of {NAME} is the champion; before: {before or 'none'}.")
 
 
-def gate(source: Source, network: keras.Model, right: np.ndarray, data: Training) -> str:
-    """Apply the rule to a version; returns the verdict as a sentence, and keeps it on the version.
+def gate(ref: ModelRef, network: keras.Model, correct: np.ndarray, data: Training) -> str:
+    """Apply the rule to a version and keep the verdict on it.
 
-    `right`: booleans (n,), whether `network` answers each validation image of `data` rightly.
+    `correct`: booleans (n,), whether `network` predicts each validation image of `data` correctly.
+    Returns the verdict in a line, and its reasons, if there are any, in the lines below.
     """
     # One gate at a time on this machine; another machine's is seen by looking again at the end.
     cache_folder().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder() / "gate.lock"):
         while True:
             champion = registry.champion()
-            wins, verdict = _verdict(source, network, right, data, champion)
+            wins, verdict = _verdict(ref, network, correct, data, champion)
             if not wins:
-                return _save_verdict(source, verdict)
+                return _save_verdict(ref, verdict)
             now = registry.champion()
             if (now and now.version) == (champion and champion.version):
-                return _set_champion(source, verdict)
+                return _set_champion(ref, verdict, "the rule")
 
 
 def _verdict(
-    source: Source,
+    ref: ModelRef,
     network: keras.Model,
-    right: np.ndarray,
+    correct: np.ndarray,
     data: Training,
-    champion: Source | None,
+    champion: ModelRef | None,
 ) -> tuple[bool, str]:
     """Whether the version becomes champion, and why."""
     stays = f"Version {champion.version} stays champion" if champion else "There is no champion"
-    accuracy = float(right.mean())
+    accuracy = float(correct.mean())
     if accuracy < FLOOR:
-        return (
-            False,
-            f"{stays}: version {source.version} has {accuracy:.4f}, at least {FLOOR} needed.",
-        )
-    if float(source.tags.get("tfjs_agreement", 1)) < AGREEMENT:
+        reason = f"version {ref.version} has {accuracy:.4f}, at least {FLOOR} needed."
+        return False, f"{stays}: {reason}"
+    if float(ref.tags.get("tfjs_agreement", 1)) < AGREEMENT:
         return False, (
-            f"{stays}: of version {source.version} TensorFlow.js gives only "
-            f"{source.tags['tfjs_agreement']} of Keras's answers."
+            f"{stays}: of version {ref.version} TensorFlow.js gives only "
+            f"{ref.tags['tfjs_agreement']} of Keras's answers."
         )
     if champion is None:
-        return True, f"Version {source.version} is champion: there was none."
-    if champion.version == source.version:
-        return False, f"Version {source.version} is the champion already."
+        return True, f"Version {ref.version} is champion: there was none."
+    if champion.version == ref.version:
+        return False, f"Version {ref.version} is the champion already."
     if champion.tags.get("dataset_digest") != data.digest:
         return False, (
             f"{stays}: it was trained on other images, so the two cannot be compared; "
-            f"`promote version={source.version}` decides by hand."
+            f"`promote version={ref.version}` decides by hand."
         )
 
     old = registry.load(champion)
-    old_right = predict(old, data.validation.x).argmax(1) == data.validation.y
-    test = mcnemar(right, old_right)
+    old_correct = predict(old, data.validation.x).argmax(1) == data.validation.y
+    test = mcnemar(correct, old_correct)
+    mlflow.log_metrics({"gate/p_value": test.p_value, "gate/gain": test.gain})
     evidence = (
-        f"on {len(right):,} validation images {test.only_new} are right only with version "
-        f"{source.version}, {test.only_old} only with version {champion.version} "
-        f"(exact McNemar p = {test.p_value:.3f}, {LEVEL} needed; gain {100 * test.gain:+.2f} "
-        f"points, 95 % interval {100 * test.low:+.2f} to {100 * test.high:+.2f})"
+        f"On {len(correct):,} validation images {test.only_new} are right only with version "
+        f"{ref.version}, {test.only_old} only with version {champion.version}.\n"
+        f"Exact McNemar {_p(test.p_value)}, {LEVEL} needed; gain {100 * test.gain:+.2f} points, "
+        f"95 % interval {100 * test.low:+.2f} to {100 * test.high:+.2f}."
     )
-    mlflow.log_metrics({"gate_p_value": test.p_value, "gate_gain": test.gain})
     if test.p_value >= LEVEL:
-        return False, f"{stays}: {evidence}."
-    name, loss = _largest_loss(network, old, data.validation, right, old_right)
-    mlflow.log_metric("gate_largest_loss", loss)
+        return False, f"{stays}.\n{evidence}"
+    name, loss = _largest_loss(network, old, data.validation, correct, old_correct)
+    mlflow.log_metric("gate/largest_loss", loss)
     evidence += (
-        f"; largest proven loss {100 * loss:.2f} points ({name}), {100 * MARGIN:.0f} allowed."
+        f"\nLargest proven loss {100 * loss:.2f} points ({name}), {100 * MARGIN:.0f} allowed."
     )
     if loss > MARGIN:
-        return False, f"{stays}: {evidence}"
-    return True, f"Version {source.version} is the new champion: {evidence}"
+        return False, f"{stays}.\n{evidence}"
+    return True, f"Version {ref.version} is the new champion.\n{evidence}"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _largest_loss(
-    new: keras.Model, old: keras.Model, images: Split, new_right: np.ndarray, old_right: np.ndarray
+    new: keras.Model, old: keras.Model, images: Split, *correct: np.ndarray
 ) -> tuple[str, float]:
-    """Under which corruption or in which slice `new` is proven to lose most, and how much."""
-    pairs = {name: (old_right[few], new_right[few]) for name, few in thirds(images.x).items()}
+    """Under which corruption or in which slice `new` is proven to lose most, and how much.
+
+    `correct`: booleans (n,), whether `new` and whether `old` predicts each image correctly.
+    """
+    new_correct, old_correct = correct
+    pairs = {name: (old_correct[few], new_correct[few]) for name, few in thirds(images.x).items()}
     some = Split(images.x[:CORRUPTED], images.y[:CORRUPTED])
-    for kind in KINDS:
-        bad = corrupted(kind, some.x)
+    for name in CORRUPTIONS:
+        bad = corrupted(name, some.x)
         before, after = (predict(model, bad).argmax(1) == some.y for model in (old, new))
-        pairs[kind] = before, after
+        pairs[name] = before, after
     tests = {name: mcnemar(*pair) for name, pair in pairs.items()}
     losses = {name: test.gain for name, test in tests.items() if test.p_value < LEVEL}
     return max(losses.items(), key=lambda loss: loss[1], default=("nowhere", 0.0))
 
 
-def _set_champion(source: Source, verdict: str) -> str:
-    _save_verdict(source, verdict)
+def _set_champion(ref: ModelRef, verdict: str, by: str) -> str:
+    _save_verdict(ref, verdict)
     client = mlflow.MlflowClient()
     before = registry.champion()
-    retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, source.version)
-    lines = client.get_registered_model(NAME).tags.get(HISTORY, "").splitlines()
-    now = datetime.now(UTC).isoformat(" ", "minutes")
-    # Crowned by other hands, or a kill came between the alias and its line.
-    if before and not (lines and lines[-1].endswith(f"version {before.version}")):
-        lines.append(f"before {now}: version {before.version}")
-    lines.append(f"{now}: version {source.version}")
-    retry_on_conflict(client.set_registered_model_tag, NAME, HISTORY, "\n".join(lines[-50:]))
+    retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, ref.version)
+    about, rows = _champions()
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    # The alias was set elsewhere, or a kill came between the alias and its row.
+    if before and not (rows and rows[-1].split(" | ")[1] == before.version):
+        rows.append(f"| before {now} | {before.version} | another way |")
+    rows.append(f"| {now} | {ref.version} | {by} |")
+    table = "\n".join([SINCE, "| --- | --- | --- |", *rows[-50:]])
+    client.update_registered_model(NAME, f"{about}\n{table}\n")
     return verdict
 
 
-def _save_verdict(source: Source, verdict: str) -> str:
-    mlflow.set_tag("verdict", verdict)
-    registry.tag(source, {"verdict": verdict})
+def _champions() -> tuple[str, list[str]]:
+    """The registered model's description above the table of champions, and the table's rows."""
+    model = mlflow.MlflowClient().get_registered_model(NAME)
+    about, head, table = (model.description or "").partition(SINCE)
+    rows = [row for row in table.splitlines() if row.startswith("| ")][1:]
+    if not head:  # versions before this one kept lines such as `2026-01-02 03:04+00:00: version 5`
+        lines = model.tags.get("champions", "").splitlines()
+        rows = ["| {} | {} | |".format(*line.rsplit(": version ", 1)) for line in lines]
+        about = f"{about}\n\n{ABOUT}" if about else ABOUT
+    return about.rstrip() + "\n", rows
+
+
+def _save_verdict(ref: ModelRef, verdict: str) -> str:
+    mlflow.set_tag("verdict", verdict.replace("\n", " "))
+    registry.tag(ref, verdict=verdict.replace("\n", " "))
     return verdict

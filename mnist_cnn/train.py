@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
+from mlflow.data.dataset import Dataset
+from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -14,18 +18,19 @@ from mlflow.types import Schema, TensorSpec
 
 from mnist_cnn.evaluation import plots
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.learning.data import Training, load_training
+from mnist_cnn.learning.data import Split, Training, load_training
 from mnist_cnn.learning.fit import Fitted, fit
 from mnist_cnn.learning.model import scaled
 from mnist_cnn.recipes import Recipe, hyperparameters
 from mnist_cnn.tracking import registry, unlogged
+from mnist_cnn.tracking.failures import no_retries, retry_on_conflict
 from mnist_cnn.tracking.runs import (
     PACKAGES,
+    active_run,
     environment,
+    label_run,
     log_params,
-    no_retries,
     pinned,
-    retry_on_conflict,
     tracked,
 )
 
@@ -33,6 +38,7 @@ SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28, 1))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
 )
+POINTS = 50  # of the learning curves by step, and one more for each epoch
 
 
 def train(recipe: Recipe, seed: int, dataset: str) -> None:
@@ -44,86 +50,143 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
     """Version number of the model, trained in a tracked run and now the candidate."""
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
     with tracked("train", **settings, **hyperparameters(recipe)):
+        label_run(f"train {recipe.name} seed {seed}")
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
-        retry_on_conflict(
-            mlflow.log_input,
-            mlflow.data.from_numpy(
-                data.train.x, targets=data.train.y, name=_short(dataset), digest=data.digest
-            ),
-            context="training",
-        )
+        images = log_dataset(data.train, dataset, "training", data.digest)
 
         log_epochs = LogEpochs()
-        place = unlogged.place(recipe, seed, data.digest, environment())
-        fitted = unlogged.load(place, recipe)
+        cache_file = unlogged.cache_file(recipe, seed, data.digest, environment())
+        fitted = unlogged.load(cache_file, recipe)
         if fitted:
             print("This model is trained already, and was not logged: it is logged now.")
-            for epoch in range(len(fitted.history["loss"])):
-                log_epochs.on_epoch_end(epoch, {k: v[epoch] for k, v in fitted.history.items()})
+            log_epochs.log_again(fitted)
         else:
             fitted = fit(recipe, data, seed, callbacks=[log_epochs])
+            fitted = replace(fitted, batches=log_epochs.batches)
 
-        with unlogged.until_logged(place, fitted):
+        with unlogged.until_logged(cache_file, fitted):
             log_epochs.deliver()
-            mlflow.log_metric("train_seconds", fitted.train_seconds)
             log_params({"parameter_count": fitted.model.count_params()})
             title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
-            mlflow.log_figure(plots.training_curves(fitted.history, title), "training_curves.png")
-            version = _register(recipe, fitted, data, settings)
-    print(
-        f"Version {version} of {registry.NAME} is the new candidate: val_accuracy "
-        f"{fitted.history['val_accuracy'][-1]:.4f} after {fitted.train_seconds:.1f} s of fit."
-    )
+            curves = plots.training_curves(fitted.history, fitted.batches, title)
+            mlflow.log_figure(curves, "training_curves.png")
+            model_id = _log_model(recipe, seed, fitted, data)
+            mlflow.log_metrics(
+                {"train_seconds": fitted.train_seconds}, model_id=model_id, dataset=images
+            )
+            log_epochs.link(model_id, images)
+            tags = {name: str(value) for name, value in settings.items()}
+            tags["dataset_digest"] = data.digest
+            version = registry.register(f"models:/{model_id}", tags)
+        result = (
+            f"val_accuracy {fitted.history['val_accuracy'][-1]:.4f} after "
+            f"{fitted.train_seconds:.1f} s of fit"
+        )
+        label_run(description=f"{recipe.name}: {recipe.claim}.\n\nVersion {version}: {result}.")
+    print(f"Version {version} of {registry.NAME} is the new candidate: {result}.")
     return version
 
 
-def _register(recipe: Recipe, fitted: Fitted, data: Training, settings: dict) -> str:
-    logged = mlflow.tensorflow.log_model(
+def log_dataset(split: Split, dataset: str, context: str, digest: str | None = None) -> Dataset:
+    """The images and labels as a dataset of MLflow, logged as an input of the active run."""
+    name = Path(dataset).name + ("-test" if context == "test" else "")
+    images = from_numpy(split.x, targets=split.y, name=name, digest=digest)
+    retry_on_conflict(mlflow.log_input, images, context=context)
+    return images
+
+
+def _log_model(recipe: Recipe, seed: int, fitted: Fitted, data: Training) -> str:
+    return mlflow.tensorflow.log_model(
         fitted.model,
-        name="model",
+        name=f"{recipe.name}-seed-{seed}",
         signature=SIGNATURE,
         input_example=scaled(data.train.x[:1]),
         # The optimiser's state would double the file and serve nobody.
         keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
         # Explicit, or MLflow spends half a minute inferring them.
         pip_requirements=pinned(*PACKAGES),
-    )
-    tags = {name: str(value) for name, value in settings.items()}
-    tags |= {
-        "dataset_digest": data.digest,
-        "val_accuracy": f"{fitted.history['val_accuracy'][-1]:.4f}",
-        "parameter_count": str(fitted.model.count_params()),
-    }
-    return registry.register(logged.model_uri, tags).version
-
-
-def _short(dataset: str) -> str:
-    return dataset.rstrip("/").rsplit("/", 1)[-1]
+    ).model_id
 
 
 class LogEpochs(keras.callbacks.Callback):
     """Sends the metrics of every epoch to the active run, the first epoch as step 1.
 
-    What cannot be sent waits for the next epoch, in order, and at last for `deliver`: MLflow's
-    asynchronous logging would lose it when its retries end, and orders nothing.
+    Among them the learning curves by training step, `batch/…`. What cannot be sent waits for the
+    next epoch, in order, and at last for `deliver`: MLflow's asynchronous logging would lose it
+    when its retries end, and orders nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waiting: list[list[Metric]] = []
+        self.last: list[Metric] = []  # of the last epoch
+        self.batches: dict[str, list[float]] = {}  # step, loss, accuracy, learning_rate
+        self.sent = 0  # points of `batches` that were handed to MLflow
+        self.seen = 0  # steps of this epoch that `batches` holds
+        self.sums = np.zeros(2)  # of loss and accuracy over those steps
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
+        self.seen, self.sums = 0, np.zeros(2)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:  # noqa: D102
+        steps, epochs = self.params["steps"], self.params["epochs"]
+        done = batch + 1
+        if not logs or (done < steps and done - self.seen < steps * epochs // POINTS):
+            return
+        # Keras gives means since the epoch began; a curve needs those since the last point.
+        sums = done * np.array([logs["loss"], logs["accuracy"]])
+        loss, accuracy = (sums - self.sums) / (done - self.seen)
+        point = {
+            "step": int(self.model.optimizer.iterations),
+            "loss": float(loss),
+            "accuracy": float(accuracy),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+        }
+        for name, value in point.items():
+            self.batches.setdefault(name, []).append(value)
+        self.seen, self.sums = done, sums
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
         now = int(time.time() * 1000)
-        self.waiting.append(
-            [Metric(name, float(value), now, epoch + 1) for name, value in (logs or {}).items()]
-        )
+        logs = logs or {}
+        self.last = [Metric(name, float(value), now, epoch + 1) for name, value in logs.items()]
+        self.waiting += [self.last, self._curves(now)]
         # A lost server must not hold up the training.
         with no_retries(), suppress(MlflowException):
             self.deliver()
 
+    def _curves(self, now: int) -> list[Metric]:
+        """The points of the learning curves that were not sent yet."""
+        names = [name for name in self.batches if name != "step"]
+        points = list(zip(*self.batches.values(), strict=True))[self.sent :]
+        self.sent += len(points)
+        return [
+            Metric(f"batch/{name}", value, now, int(step))
+            for step, *values in points
+            for name, value in zip(names, values, strict=True)
+        ]
+
+    def log_again(self, fitted: Fitted) -> None:
+        """Send the metrics of a model that was trained earlier."""
+        self.batches = fitted.batches
+        for epoch in range(len(fitted.history["loss"])):
+            self.on_epoch_end(epoch, {k: v[epoch] for k, v in fitted.history.items()})
+
     def deliver(self) -> None:
         """Send what waits. Raises MlflowException."""
         while self.waiting:
-            mlflow.MlflowClient().log_batch(mlflow.active_run().info.run_id, self.waiting[0])
+            mlflow.MlflowClient().log_batch(active_run().info.run_id, self.waiting[0])
             del self.waiting[0]
+
+    def link(self, model_id: str, dataset: Dataset) -> None:
+        """Put the last validation figures on the logged model as well."""
+        mlflow.MlflowClient().log_batch(
+            active_run().info.run_id,
+            # The same moments, so that the run keeps one value for each epoch.
+            [
+                Metric(m.key, m.value, m.timestamp, m.step, model_id, dataset.name, dataset.digest)
+                for m in self.last
+                if m.key in ("val_accuracy", "val_loss")
+            ],
+        )

@@ -48,11 +48,12 @@ from mnist_cnn.learning.study import (
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.tracking import registry
+from mnist_cnn.tracking.failures import no_retries
 from mnist_cnn.tracking.runs import (
+    PROCESS,
     cores,
     environment,
     log_params,
-    no_retries,
     process_name,
     start_run,
     tracked,
@@ -202,7 +203,7 @@ def _run_trial(
     log_epochs = LogEpochs()
     callbacks = [log_epochs, StopOnRequest(stop), *([] if front else [ReportToOptuna(trial)])]
     # Tags from the first moment: a kill must not leave a run that nobody can name.
-    tags = {"verb": "trial", "study": sweep.study, "process": process_name()}
+    tags = {"verb": "trial", "study": sweep.study, PROCESS: process_name()}
     with start_run(
         run_name=f"trial {trial.number}", nested=True, parent_run_id=sweep.parent, tags=tags
     ) as run:
@@ -257,7 +258,6 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     print(f"Training the best with seed {seed + 1}, to register it.", flush=True)
     version = train_version(best, seed + 1, sweep.dataset)
     source = registry.find(f"models:/{registry.NAME}/{version}")
-    registry.tag(source, {"study": sweep.study, "tune_run": sweep.parent})
     evaluate(source.uri, sweep.dataset, promote=True)
 
 

@@ -27,7 +27,7 @@ from mnist_cnn.learning.fit import Fitted
 from mnist_cnn.learning.search import Search
 from mnist_cnn.learning.study import open_study
 from mnist_cnn.recipes import RECIPES, customised
-from mnist_cnn.tracking import registry, runs, unlogged
+from mnist_cnn.tracking import failures, registry, unlogged
 from tests.conftest import DEADLY, Server, served, start, wait_for
 
 SWEEP = ["--trials", "2", "--workers", "1", "--epochs", "1", "--filters_choices", "2,4"]
@@ -208,7 +208,7 @@ def test_no_server_at_the_start_is_one_sentence_at_once(life, store, capsys):
             assert err == [
                 f"mnist_cnn {verb}: the tracking server http://127.0.0.1:9 cannot be reached."
             ]
-        with runs.no_retries(), pytest.raises(MlflowException):
+        with failures.no_retries(), pytest.raises(MlflowException):
             registry.champion()  # not None: that is an empty throne, for anyone to take
     finally:
         mlflow.set_tracking_uri(before)

@@ -105,6 +105,14 @@ def test_sure_from_is_the_lowest_confidence_that_is_right_often_enough():
     assert sure_from(np.ones(5, int), probabilities, 0.5) == 1.0
 
 
+def test_equal_confidences_are_sure_together_or_not_at_all():
+    probabilities = np.zeros((4, 10))
+    probabilities[:, 0] = 0.9
+    labels = np.array([0, 0, 1, 1])
+    assert sure_from(labels, probabilities, 1.0) == 1.0
+    assert sure_from(labels, probabilities, 0.5) == 0.9
+
+
 def test_bootstrap_interval_of_a_mean_is_the_normal_one():
     labels, honest, _ = honest_and_boastful(2000)
     low, high = bootstrap_interval(cross_entropy, labels, honest)

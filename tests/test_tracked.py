@@ -13,7 +13,7 @@ from mnist_cnn import cli, promote
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, load_test, load_training
 from mnist_cnn.learning.model import predict
-from mnist_cnn.tracking import registry, runs
+from mnist_cnn.tracking import failures, registry
 from tests.conftest import served, start
 
 
@@ -97,12 +97,21 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     assert metrics["test_accuracy"] == pytest.approx(right.mean())
     assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
     assert {"test_loss", "evaluate_seconds", "val_accuracy", "test_ece"} <= set(metrics)
-    assert {"robust_accuracy", "robust_fog", "robust_zigzag", "shift_invariance"} <= set(metrics)
-    attacked = {"fgsm_accuracy", "fgsm_accuracy_0.1", "pgd_accuracy", "pgd_accuracy_0.1"}
+    assert {"robust_accuracy", "robust/fog", "robust/zigzag", "behaviour/shift_invariance"} <= set(
+        metrics
+    )
+    attacked = {"attack/fgsm_0.3", "attack/fgsm_0.1", "attack/pgd_0.3", "attack/pgd_0.1"}
     assert attacked <= set(metrics)
-    headlines = {"test_loss", "test_ece", "test_ece_calibrated", "robust_accuracy", *attacked}
+    headlines = {
+        "test_loss",
+        "test_ece",
+        "calibration/ece_calibrated",
+        "robust_accuracy",
+        *attacked,
+    }
     for name in headlines:
-        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"], name
+        low, high = (metrics[f"interval/{name.rsplit('/')[-1]}_{end}"] for end in ("low", "high"))
+        assert low <= metrics[name] <= high, name
     card = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model_card.md")
     sections = [line for line in card.splitlines() if line.startswith("## ")]
     assert len(sections) == 9, "the nine of Mitchell et al. 2019"
@@ -141,7 +150,7 @@ def test_a_worse_model_never_replaces_a_better_one_and_promote_goes_back(first, 
     assert aliases()["champion"] == worse
     assert cli.run(["evaluate", "--model", "models:/mnist-cnn/1"]) == 0
     assert aliases()["champion"] == "1", "the better one is proven better and wins"
-    assert last_run("evaluate").data.metrics["gate_p_value"] < 0.05
+    assert last_run("evaluate").data.metrics["gate/p_value"] < 0.05
 
 
 def test_main_is_train_evaluate_and_convert_as_steps_of_one_run(first, small):
@@ -176,7 +185,7 @@ def test_gate_refuses_a_better_model_that_is_worse_somewhere(first, small):
     with mlflow.start_run():
         verdict = promote.gate(candidate, inverting, all_right, data)
         assert f"Version {champion} stays champion" in verdict
-        assert "largest proven loss" in verdict
+        assert "Largest proven loss" in verdict
         assert aliases()["champion"] == champion
         # The same evidence with a network that loses nothing anywhere.
         verdict = promote.gate(candidate, network, all_right, data)
@@ -188,8 +197,9 @@ def test_gate_refuses_a_better_model_that_is_worse_somewhere(first, small):
     client = mlflow.MlflowClient()
 
     def champions():
-        history = client.get_registered_model(registry.NAME).tags[promote.HISTORY]
-        return [line.rsplit(" ", 1)[1] for line in history.splitlines()]
+        about, rows = promote._champions()
+        assert "ten probabilities" in about
+        return [row.split(" | ")[1] for row in rows]
 
     assert champions()[-1] == candidate.version
     assert cli.run(["promote", "--version", champion]) == 0
@@ -294,9 +304,9 @@ def test_a_write_that_met_anothers_first_is_made_again():
             raise MlflowException("(psycopg.errors.UniqueViolation)", error_code)
 
     tried, error_code = [], BAD_REQUEST
-    runs.retry_on_conflict(write, "tag")
+    failures.retry_on_conflict(write, "tag")
     assert tried == ["tag", "tag"]
     tried, error_code = [], INTERNAL_ERROR
     with pytest.raises(MlflowException):
-        runs.retry_on_conflict(write, "tag")
+        failures.retry_on_conflict(write, "tag")
     assert tried == ["tag"]

@@ -71,7 +71,7 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     assert by_verb.count("trial") == 3
     assert {"train", "evaluate"} <= set(by_verb)
     candidate = registry.find("models:/mnist-cnn@candidate")
-    assert candidate.tags["study"] == "one"
+    assert len(candidate.tags) <= 8, "with the evaluation, no more than a person reads"
     assert parent.data.metrics["finished_trials"] == 3
     assert all(studies.EPOCH_SECONDS in trial.user_attrs for trial in trials("one", store))
 

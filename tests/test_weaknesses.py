@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from skimage import transform
 
-from mnist_cnn.evaluation.corruptions import KINDS, corrupted
+from mnist_cnn.evaluation.corruptions import CORRUPTIONS, corrupted
 from mnist_cnn.evaluation.metrics import accuracy_interval
 from mnist_cnn.evaluation.robustness import (
     adversarial,
     attacks,
     behaviour,
-    robust_figures,
-    robustness,
+    robust_metrics,
+    robustness_table,
     slices,
     under_corruption,
 )
@@ -26,7 +26,7 @@ def digits(small):
     return Split(train.x[:200], train.y[:200])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_same_images_same_corruption_and_stronger_is_further_away(digits, kind):
     weak, strong = (corrupted(kind, digits.x, strength) for strength in (1, 5))
     assert weak.dtype == np.uint8
@@ -39,7 +39,7 @@ def test_same_images_same_corruption_and_stronger_is_further_away(digits, kind):
     assert distances[0] == 0 < distances[1]
     assert kind == "canny_edges" or distances[1] < distances[2]
     published = corrupted(kind, digits.x)
-    np.testing.assert_array_equal(published, corrupted(kind, digits.x, KINDS[kind].published))
+    np.testing.assert_array_equal(published, corrupted(kind, digits.x, CORRUPTIONS[kind].published))
 
 
 def by_scikit_image(image, linear, moved=(0.0, 0.0)):
@@ -85,23 +85,23 @@ def test_noise_has_the_published_amount(digits):
 def test_figures_are_means_over_the_kinds_of_mnist_c(digits):
     """A classifier that is right only where nothing is inverted or moved."""
     right = under_corruption(lambda x: np.eye(10)[digits.y] * (x.mean() < 60), digits, False)
-    figures, table = robust_figures(right), robustness(right)
-    in_mnist_c = [f"robust_{name}" for name, kind in KINDS.items() if kind.in_mnist_c]
+    figures, table = robust_metrics(right), robustness_table(right)
+    in_mnist_c = [f"robust/{name}" for name, c in CORRUPTIONS.items() if c.in_mnist_c]
     assert len(in_mnist_c) == 15
     assert figures["robust_accuracy"] == pytest.approx(np.mean([figures[k] for k in in_mnist_c]))
     assert table.accuracy.mean() == pytest.approx(np.mean(list(right.values())))
-    assert figures["robust_inversion"] < 0.2 < figures["robust_rotate"] == 1.0
+    assert figures["robust/inversion"] < 0.2 < figures["robust/rotate"] == 1.0
 
 
 def test_the_interval_of_the_mean_knows_that_the_same_images_are_hard_in_every_look():
     hard = np.arange(400) < 100
-    right = {(name, kind.published): ~hard for name, kind in KINDS.items()}
-    figures = robust_figures(right)
+    right = {(name, c.published): ~hard for name, c in CORRUPTIONS.items()}
+    figures = robust_metrics(right)
     wilson = accuracy_interval(300, 400)
-    found = (figures["robust_accuracy_low"], figures["robust_accuracy_high"])
+    found = tuple(figures[f"interval/robust_accuracy_{end}"] for end in ("low", "high"))
     assert found == pytest.approx(wilson, abs=0.01), "fifteen looks at 400 images are not 6,000"
-    each = robustness(right)[["low", "high"]].to_numpy()
-    np.testing.assert_allclose(each, [wilson] * len(KINDS))
+    each = robustness_table(right)[["low", "high"]].to_numpy()
+    np.testing.assert_allclose(each, [wilson] * len(CORRUPTIONS))
 
 
 def test_slices_find_the_slant_and_the_size(digits):
@@ -127,12 +127,12 @@ def test_behaviour_of_a_classifier_that_sees_only_the_left_edge(digits):
         return np.eye(10)[(x[:, 14, :14].max(axis=(1, 2)) > 0).astype(int)] * 0.6
 
     figures = behaviour(by_left_edge, digits)
-    assert 0 < figures["shift_invariance"] < 1
-    assert figures["noise_monotone"] == 1.0, "it never changes"
-    assert figures["blank_confidence"] == pytest.approx(0.6)
-    assert figures["noise_confidence"] == pytest.approx(0.6)
+    assert 0 < figures["behaviour/shift_invariance"] < 1
+    assert figures["behaviour/noise_monotone"] == 1.0, "it never changes"
+    assert figures["behaviour/blank_confidence"] == pytest.approx(0.6)
+    assert figures["behaviour/noise_confidence"] == pytest.approx(0.6)
     always = behaviour(lambda x: np.full((len(x), 10), 0.1), digits)
-    assert always["shift_invariance"] == always["thickness_invariance"] == 1.0
+    assert always["behaviour/shift_invariance"] == always["behaviour/thickness_invariance"] == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,6 @@ def test_a_stronger_attack_leaves_less(reader, digits):
     figures = attacks(reader, digits)
     clean = (reader.predict(scaled(digits.x), verbose=0).argmax(1) == digits.y).mean()
     assert clean > 0.9
-    assert figures["pgd_accuracy_0.1"] <= figures["fgsm_accuracy_0.1"] < clean
-    assert figures["fgsm_accuracy_0.1_low"] < figures["fgsm_accuracy_0.1"]
-    assert figures["pgd_accuracy"] <= figures["fgsm_accuracy"] <= figures["fgsm_accuracy_0.1"]
+    assert figures["attack/pgd_0.1"] <= figures["attack/fgsm_0.1"] < clean
+    assert figures["interval/fgsm_0.1_low"] < figures["attack/fgsm_0.1"]
+    assert figures["attack/pgd_0.3"] <= figures["attack/fgsm_0.3"] <= figures["attack/fgsm_0.1"]

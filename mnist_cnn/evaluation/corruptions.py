@@ -18,35 +18,30 @@ from scipy import ndimage
 from skimage.feature import canny
 from skimage.util import random_noise
 
-from mnist_cnn.learning.backend import tf
-
 SIZE = 28
 Corrupt = Callable[[np.ndarray, int, Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A corruption: what it does, the published strength, and whether MNIST-C has it."""
+class Corruption:
+    """One corruption: its function, the published strength, and whether MNIST-C has it."""
 
-    corrupt: Corrupt
+    function: Corrupt
     published: int
     in_mnist_c: bool = True
-    # Training with `distort` or `disturb` shows something alike: not new to a network at test time.
-    like_training: bool = False
+    unseen_in_training: bool = False  # neither `distort` nor `disturb` shows anything like it
 
 
-def corrupted(kind: str, images: np.ndarray, strength: int | None = None) -> np.ndarray:
+def corrupted(name: str, images: np.ndarray, strength: int | None = None) -> np.ndarray:
     """Images uint8 (n, 28, 28, 1) corrupted, of the same type; None is the published strength.
 
-    The same images, kind and strength give the same result.
+    The same images, corruption and strength (1 to 5) give the same result. Raises KeyError for a
+    name that is not in CORRUPTIONS.
     """
-    chosen = KINDS[kind]
-    rng = np.random.default_rng([*kind.encode(), strength or chosen.published])
-    bad = chosen.corrupt(images[..., 0] / 255.0, strength or chosen.published, rng)
+    chosen = CORRUPTIONS[name]
+    rng = np.random.default_rng([*name.encode(), strength or chosen.published])
+    bad = chosen.function(images[..., 0] / 255.0, strength or chosen.published, rng)
     return np.rint(255 * np.clip(bad, 0, 1)).astype(np.uint8)[..., None]
-
-
-# Noise and light
 
 
 def _shot_noise(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
@@ -99,9 +94,6 @@ def _plasma(count: int, decay: float, rng: Generator) -> np.ndarray:
     return ((heights - low) / (high - low))[:, :SIZE, :SIZE]
 
 
-# Blur
-
-
 def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
     return ndimage.gaussian_filter(x, (0, sigma, sigma), mode="nearest")
 
@@ -143,46 +135,31 @@ def _motion_blur(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
     return total
 
 
-# Geometry
+def _warped(x: np.ndarray, matrices: np.ndarray, moved: np.ndarray | float = 0.0) -> np.ndarray:
+    """Bilinear: the pixel at p comes from matrix (p - centre) + centre + moved; 0 outside.
 
-
-def _warped(x: np.ndarray, a: np.ndarray, moved: np.ndarray | float = 0.0) -> np.ndarray:
-    """Bilinear: the pixel at p comes from a (p - middle) + middle + moved; 0 outside.
-
-    `a` is (n, 2, 2) or (2, 2), `moved` (n, 2) or a number, both in the order across, down.
+    `matrices` is (n, 2, 2) or (2, 2), `moved` (n, 2) or a number, both in the order down, across.
     """
-    a = np.broadcast_to(a, (len(x), 2, 2))
-    middle = (SIZE - 1) / 2
-    rest = middle + np.broadcast_to(moved, (len(x), 2)) - a.sum(axis=2) * middle
-    rows = np.concatenate([a, rest[:, :, None]], axis=2).reshape(len(x), 6)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=x[..., None].astype(np.float32),
-        transforms=np.pad(rows, ((0, 0), (0, 2))).astype(np.float32),
-        output_shape=[SIZE, SIZE],
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-        fill_value=0.0,
-    ).numpy()[..., 0]
-
-
-def _signs(rng: Generator, *shape: int) -> np.ndarray:
-    return rng.choice([-1.0, 1.0], shape)
+    matrices = np.broadcast_to(matrices, (len(x), 2, 2))
+    centre = (SIZE - 1) / 2
+    offsets = centre * (1 - matrices.sum(axis=2)) + moved
+    warps = zip(x, matrices, offsets, strict=True)
+    return np.stack(
+        [ndimage.affine_transform(*warp, order=1, mode="grid-constant") for warp in warps]
+    )
 
 
 def _shear(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
-    angle = 0.2 * strength * _signs(rng, len(x))
+    angle = 0.2 * strength * rng.choice([-1, 1], len(x))
     # scikit-image's shear of 2019: an angle, so that height shrinks by its cosine.
-    return _warped(x, _matrices(np.ones_like(angle), -np.sin(angle), 0 * angle, np.cos(angle)))
+    rows = [np.cos(angle), 0 * angle, -np.sin(angle), np.ones_like(angle)]
+    return _warped(x, np.stack(rows, axis=1).reshape(-1, 2, 2))
 
 
 def _rotate(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
-    angle = 0.2 * strength * _signs(rng, len(x))
-    cos, sin = np.cos(angle), np.sin(angle)
-    return _warped(x, _matrices(cos, -sin, sin, cos))
-
-
-def _matrices(*entries: np.ndarray) -> np.ndarray:
-    return np.stack(entries, axis=1).reshape(-1, 2, 2)
+    angle = 0.2 * strength * rng.choice([-1, 1], len(x))
+    rows = [np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)]
+    return _warped(x, np.stack(rows, axis=1).reshape(-1, 2, 2))
 
 
 def _scale(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
@@ -190,10 +167,7 @@ def _scale(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
 
 
 def _translate(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
-    return _warped(x, np.eye(2), strength * _signs(rng, len(x), 2))
-
-
-# Things in the way
+    return _warped(x, np.eye(2), strength * rng.choice([-1, 1], (len(x), 2))[:, ::-1])
 
 
 def _stripe(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
@@ -205,13 +179,9 @@ def _stripe(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
 
 
 def _spatter(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
-    mean, sd, sigma, least, soft = (
-        (0.65, 0.3, 4, 0.69, 0.6),
-        (0.65, 0.3, 3, 0.68, 0.6),
-        (0.65, 0.3, 2, 0.68, 0.5),
-        (0.65, 0.3, 1, 0.65, 1.5),
-        (0.67, 0.4, 1, 0.65, 1.5),
-    )[strength - 1]
+    mean, sd = (0.67, 0.4) if strength == 5 else (0.65, 0.3)
+    sigma, least = ((4, 0.69), (3, 0.68), (2, 0.68), (1, 0.65), (1, 0.65))[strength - 1]
+    soft = (0.6, 0.6, 0.5, 1.5, 1.5)[strength - 1]
     liquid = _blurred(rng.normal(mean, sd, x.shape), sigma)
     mud = _blurred((liquid > least).astype(float), soft)
     mud[mud < 0.8] = 0
@@ -233,7 +203,7 @@ def _line(column0: float, row0: float, column1: float, row1: float) -> np.ndarra
 
 def _dotted_line(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
     def dotted() -> np.ndarray:
-        line = _line(0, rng.integers(27), 27, rng.integers(27))
+        line = _line(0, float(rng.integers(27)), 27, float(rng.integers(27)))
         line[:, np.arange(SIZE) // 2 % 2 == 0] = 0
         return line
 
@@ -255,7 +225,7 @@ def _zigzag(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
             points.append((whole, points[-1][1] / (2 * rest)))
         cos, sin = np.cos(angle), np.sin(angle)
         ends = [(cos * c - sin * r + left, sin * c + cos * r + row) for c, r in points]
-        return sum(_line(*a, *b) for a, b in pairwise(ends))
+        return np.sum([_line(*a, *b) for a, b in pairwise(ends)], axis=0)
 
     # The published code takes pixels of 0 to 255 here and clips them at 1: any ink becomes full.
     return np.ceil(x) + [sum(zigzag() for _ in range(strength)) for _ in x]
@@ -266,13 +236,10 @@ def _canny_edges(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
     return np.stack([canny(image, sigma) for image in x]).astype(float)
 
 
-# Our own
-
-
 def _thickness(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
     """Thicker or thinner strokes: grey dilation of half of the images, erosion of the others."""
     thick, thin = ndimage.grey_dilation(x, (1, 3, 3)), ndimage.grey_erosion(x, (1, 2, 2))
-    changed = np.where(_signs(rng, len(x), 1, 1) > 0, thick, thin)
+    changed = np.where(rng.choice([-1, 1], (len(x), 1, 1)) > 0, thick, thin)
     return x + strength / 5 * (changed - x)
 
 
@@ -307,25 +274,25 @@ def _inversion(x: np.ndarray, strength: int, rng: Generator) -> np.ndarray:
     return (1 - share) * x + share * (1 - x)
 
 
-KINDS = {
-    "shot_noise": Kind(_shot_noise, 5, like_training=True),
-    "impulse_noise": Kind(_impulse_noise, 4, like_training=True),
-    "glass_blur": Kind(_glass_blur, 1, like_training=True),
-    "motion_blur": Kind(_motion_blur, 1, like_training=True),
-    "shear": Kind(_shear, 2, like_training=True),
-    "scale": Kind(_scale, 3, like_training=True),
-    "rotate": Kind(_rotate, 2, like_training=True),
-    "brightness": Kind(_brightness, 5, like_training=True),
-    "translate": Kind(_translate, 3, like_training=True),
-    "stripe": Kind(_stripe, 5, like_training=True),
-    "fog": Kind(_fog, 5),
-    "spatter": Kind(_spatter, 4),
-    "dotted_line": Kind(_dotted_line, 1),
-    "zigzag": Kind(_zigzag, 1),
-    "canny_edges": Kind(_canny_edges, 3),
-    "thickness": Kind(_thickness, 3, in_mnist_c=False),
-    "elastic": Kind(_elastic, 3, in_mnist_c=False, like_training=True),
-    "occlusion": Kind(_occlusion, 3, in_mnist_c=False, like_training=True),
-    "low_resolution": Kind(_low_resolution, 3, in_mnist_c=False, like_training=True),
-    "inversion": Kind(_inversion, 5, in_mnist_c=False, like_training=True),
+CORRUPTIONS = {
+    "shot_noise": Corruption(_shot_noise, 5),
+    "impulse_noise": Corruption(_impulse_noise, 4),
+    "glass_blur": Corruption(_glass_blur, 1),
+    "motion_blur": Corruption(_motion_blur, 1),
+    "shear": Corruption(_shear, 2),
+    "scale": Corruption(_scale, 3),
+    "rotate": Corruption(_rotate, 2),
+    "brightness": Corruption(_brightness, 5),
+    "translate": Corruption(_translate, 3),
+    "stripe": Corruption(_stripe, 5),
+    "fog": Corruption(_fog, 5, unseen_in_training=True),
+    "spatter": Corruption(_spatter, 4, unseen_in_training=True),
+    "dotted_line": Corruption(_dotted_line, 1, unseen_in_training=True),
+    "zigzag": Corruption(_zigzag, 1, unseen_in_training=True),
+    "canny_edges": Corruption(_canny_edges, 3, unseen_in_training=True),
+    "thickness": Corruption(_thickness, 3, in_mnist_c=False, unseen_in_training=True),
+    "elastic": Corruption(_elastic, 3, in_mnist_c=False),
+    "occlusion": Corruption(_occlusion, 3, in_mnist_c=False),
+    "low_resolution": Corruption(_low_resolution, 3, in_mnist_c=False),
+    "inversion": Corruption(_inversion, 5, in_mnist_c=False),
 }

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 
-def accuracy_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of an accuracy of `right` in `total`."""
-    interval = binomtest(right, total).proportion_ci(0.95, method="wilson")
+def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of an accuracy of `correct` in `total`."""
+    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -41,22 +42,29 @@ def bootstrap_interval(statistic: Callable[..., float], *arrays: np.ndarray) -> 
     return float(found.low), float(found.high)
 
 
-def per_class(labels: np.ndarray, guesses: np.ndarray) -> pd.DataFrame:
+def with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    """A metric and the ends of its interval, in a section of their own: `interval/…_low`."""
+    low, high = (f"interval/{name.rsplit('/')[-1]}_{end}" for end in ("low", "high"))
+    return {name: float(value), low: interval[0], high: interval[1]}
+
+
+def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
     """Precision and recall of each digit with 95 % Wilson intervals; NaN where there is no image.
 
-    Columns digit, images, precision, precision_low, precision_high, recall, recall_low, ...
+    Columns digit, images, precision, precision_low, precision_high, recall, recall_low,
+    recall_high; ten rows. `labels` and `predictions` are digits (n,).
     """
-    rows = []
-    for digit in range(10):
-        hits = int(((labels == digit) & (guesses == digit)).sum())
-        row: dict[str, float] = {"digit": digit, "images": int((labels == digit).sum())}
-        for name, total in (("precision", guesses == digit), ("recall", labels == digit)):
-            count = int(total.sum())
-            row[name] = hits / count if count else np.nan
-            low, high = accuracy_interval(hits, count) if count else (np.nan, np.nan)
-            row |= {f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    confusion = confusion_matrix(labels, predictions, labels=range(10))
+    table = pd.DataFrame({"digit": range(10), "images": confusion.sum(axis=1)})
+    for name, totals in (("precision", confusion.sum(axis=0)), ("recall", table.images)):
+        with np.errstate(invalid="ignore"):
+            table[name] = np.diag(confusion) / totals
+        ends = [
+            accuracy_interval(hits, total) if total else (np.nan, np.nan)
+            for hits, total in zip(np.diag(confusion), totals, strict=True)
+        ]
+        table[[f"{name}_low", f"{name}_high"]] = ends
+    return table
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -82,15 +90,15 @@ def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def sure_from(labels: np.ndarray, probabilities: np.ndarray, wanted: float) -> float:
-    """The lowest confidence from which on the share of right answers is at least `wanted`.
+    """The lowest confidence from which on the share of correct predictions is at least `wanted`.
 
-    1.0 if no confidence is enough: then nothing is sure.
+    1.0 if no confidence is enough: then nothing is sure. Equal confidences stand or fall together.
     """
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    right = (probabilities.argmax(axis=1) == labels)[order]
-    enough = np.flatnonzero(right.cumsum() / np.arange(1, len(right) + 1) >= wanted)
-    return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
+    correct = probabilities.argmax(axis=1) == labels
+    if not correct.any():
+        return 1.0
+    precision, _, thresholds = precision_recall_curve(correct, probabilities.max(axis=1))
+    return float(min(thresholds[precision[:-1] >= wanted], default=1.0))
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> np.ndarray:
@@ -99,10 +107,10 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -
     The bins are of equal width in confidence; an empty one is all 0.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = [np.bincount(place, weights, bins) for weights in (confidence, right)]
+    correct = probabilities.argmax(axis=1) == labels
+    index = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    sums = [np.bincount(index, weights, bins) for weights in (confidence, correct)]
     return np.stack([counts, *(total / np.maximum(counts, 1) for total in sums)], axis=1)
 
 
@@ -125,7 +133,7 @@ def error_matrix(confusion: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two models on the same images: how often only the one, or only the other, is right."""
+    """Two models on the same images: how often only one of them is correct."""
 
     only_new: int
     only_old: int
@@ -135,18 +143,18 @@ class PairedTest:
     high: float
 
 
-def mcnemar(new_right: np.ndarray, old_right: np.ndarray) -> PairedTest:
+def mcnemar(new_correct: np.ndarray, old_correct: np.ndarray) -> PairedTest:
     """Exact one-sided McNemar test (McNemar 1947) that `new` is better; booleans (n,) each.
 
     The interval of the gain is Clopper and Pearson's for the share of `new` in the differences.
     """
-    only_new = int((new_right & ~old_right).sum())
-    only_old = int((~new_right & old_right).sum())
+    only_new = int((new_correct & ~old_correct).sum())
+    only_old = int((~new_correct & old_correct).sum())
     differ = only_new + only_old
     if differ == 0:
         return PairedTest(0, 0, 1.0, 0.0, 0.0, 0.0)
     p_value = float(binomtest(only_new, differ, 0.5, alternative="greater").pvalue)
     share = binomtest(only_new, differ).proportion_ci(0.95)
-    low, high = ((2 * end - 1) * differ / len(new_right) for end in (share.low, share.high))
-    gain = (only_new - only_old) / len(new_right)
+    low, high = ((2 * end - 1) * differ / len(new_correct) for end in (share.low, share.high))
+    gain = (only_new - only_old) / len(new_correct)
     return PairedTest(only_new, only_old, p_value, gain, float(low), float(high))

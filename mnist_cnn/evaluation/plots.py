@@ -5,107 +5,104 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from mnist_cnn.evaluation.metrics import error_matrix
 
-SURELY = 0.95  # an error of this probability or more is likely the label's, not the network's
+# An error at this confidence or more is likely the label's, not the network's.
+LIKELY_MISLABELLED = 0.95
+FEW = 10  # images; the accuracy of a bin of fewer says nothing
 
 
-def training_curves(history: dict[str, list[float]], title: str) -> Figure:
-    """Loss and accuracy per epoch, on the training and the validation images."""
-    epochs = range(1, len(history["loss"]) + 1)
-    figure = Figure(figsize=(10, 4), layout="constrained")
+def training_curves(
+    history: dict[str, list[float]], batches: dict[str, list[float]], title: str
+) -> Figure:
+    """Loss and accuracy by training step, on the training and the validation images.
+
+    `history`: metrics by epoch, as Keras returns them. `batches`: `step`, `loss` and `accuracy` of
+    the training images since the point before; empty if they were not recorded.
+    """
+    epochs = len(history["loss"])
+    last = batches["step"][-1] if batches else epochs
+    ends = last / epochs * np.arange(1, epochs + 1)
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, history[metric], "o-", label="training")
-        axis.plot(epochs, history[f"val_{metric}"], "o-", label="validation")
-        axis.set(xlabel="epoch", ylabel=metric, xticks=_ticks(len(epochs)))
+        x, y = (batches["step"], batches[metric]) if batches else (ends, history[metric])
+        axis.plot(x, y, "-" if batches else "o-", label="training")
+        axis.plot(ends, history[f"val_{metric}"], "o-", label="validation, after each epoch")
+        axis.set(xlabel="step" if batches else "epoch", ylabel=metric)
         axis.grid(alpha=0.3)
         axis.legend()
     figure.suptitle(title)
     return figure
 
 
-def _ticks(epochs: int) -> range:
-    return range(1, epochs + 1, max(1, epochs // 10))
-
-
 def confusion_matrix_plot(confusion: np.ndarray, title: str) -> Figure:
-    """Counts (10, 10), truth down and prediction across; colours by the share of the row."""
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    return _matrix(shares, [[f"{count:,}" for count in row] for row in confusion], title)
+    """Counts (10, 10), truth down and prediction across."""
+    return _matrix(confusion, ",d", title)
 
 
 def confusion_matrix_error_plot(confusion: np.ndarray, title: str) -> Figure:
     """Where each digit's errors go: the rows as percentages, the diagonal empty."""
-    rates = error_matrix(confusion)
-    texts = [[f"{100 * rate:.2g}" if rate else "" for rate in row] for row in rates]
-    return _matrix(rates, texts, f"{title}\n% of the true digit")
+    return _matrix(100 * error_matrix(confusion), ".2g", f"{title}\n% of the true digit")
 
 
-def _matrix(colours: np.ndarray, texts: list[list[str]], title: str) -> Figure:
+def _matrix(values: np.ndarray, form: str, title: str) -> Figure:
     figure = Figure(figsize=(8, 7.5), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(colours, cmap="Blues")
-    top = colours.max() or 1.0
-    for truth, row in enumerate(texts):
-        for predicted, text in enumerate(row):
-            ink = "white" if colours[truth, predicted] > top / 2 else "black"
-            axis.text(predicted, truth, text, ha="center", va="center", color=ink, fontsize=9)
-    axis.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
-    axis.set_title(title)
+    display = ConfusionMatrixDisplay(values)
+    display.plot(cmap="Blues", ax=axis, colorbar=False, values_format=form)
+    for text in display.text_.ravel():
+        text.set_text(text.get_text() if text.get_text() != "0" else "")
+    axis.set(xlabel="predicted digit", ylabel="true digit", title=title)
     return figure
 
 
-def reliability(curves: dict[str, np.ndarray], title: str) -> Figure:
-    """Accuracy against confidence, each curve of `metrics.calibration`; the diagonal is honest."""
-    figure = Figure(figsize=(5, 5), layout="constrained")
+def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
+    """Accuracy against confidence, each curve of `metrics.calibration`.
+
+    The area of a point is its share of the images; a bin of fewer than FEW images is a faint ring.
+    """
+    figure = Figure(figsize=(6, 6), layout="constrained")
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
-    for (name, bins), below in zip(curves.items(), (-11, 5), strict=True):
+    for (name, bins), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=False):
         counts, confidence, accuracy = bins[bins[:, 0] > 0].T
-        (line,) = axis.plot(confidence, accuracy, "o-", label=name)
-        for x, y, count in zip(confidence, accuracy, counts, strict=True):
-            axis.annotate(
-                f"{int(count):,}",
-                (x, y),
-                (3, below),
-                textcoords="offset points",
-                fontsize=7,
-                color=line.get_color(),
-            )
-    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+        many = counts >= FEW
+        axis.plot(confidence[many], accuracy[many], color=colour, linewidth=3, label=name)
+        area = 40 + 400 * counts / counts.sum()
+        axis.scatter(confidence[many], accuracy[many], area[many], color=colour)
+        axis.plot(confidence[~many], accuracy[~many], "o", color=colour, mfc="none", alpha=0.4)
+    axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axis.set_xlabel("confidence", fontsize=14)
+    axis.set_ylabel("accuracy", fontsize=14)
+    axis.set_title(f"{title}\nrings: fewer than {FEW} images", fontsize=14)
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(fontsize=14)
     return figure
 
 
-def robustness(table: pd.DataFrame, clean: float, images: int) -> Figure:
-    """Accuracy, kind of corruption down and strength across; the published strength is bold."""
-    grid = table.pivot(index="kind", columns="strength", values="accuracy")
-    grid = grid.loc[table.kind.unique()]
-    figure = Figure(figsize=(7, 8), layout="constrained")
+def robustness(table: pd.DataFrame, clean: float, images: int, title: str) -> Figure:
+    """Accuracy under each corruption at its published strength, the worst on top, with intervals.
+
+    `table`: of `robustness.robustness_table`; `clean`: accuracy on the same `images` uncorrupted.
+    Other strengths, if measured, are small grey dots.
+    """
+    shown = table[table.published].sort_values("accuracy", ascending=False)
+    figure = Figure(figsize=(8, 7), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(grid, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
-    for row, kind in enumerate(grid.index):
-        for column, strength in enumerate(grid.columns):
-            value = grid.loc[kind, strength]
-            chosen = ((table.kind == kind) & (table.strength == strength) & table.published).any()
-            if value == value:  # not NaN
-                axis.text(
-                    column,
-                    row,
-                    f"{100 * value:.1f}",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    weight="bold" if chosen else "normal",
-                )
-    axis.set(xticks=range(grid.shape[1]), yticks=range(len(grid)), xlabel="strength")
-    axis.set_xticklabels(grid.columns)
-    axis.set_yticklabels(grid.index)
+    colours = np.where(shown.unseen_in_training, "tab:orange", "tab:blue")
+    spread = [shown.accuracy - shown.low, shown.high - shown.accuracy]
+    axis.barh(shown.corruption, shown.accuracy, xerr=np.clip(spread, 0, 1), color=colours)
+    others = table[~table.published]
+    axis.plot(others.accuracy, others.corruption, ".", color="gray")
+    for name, accuracy in zip(shown.corruption, shown.accuracy, strict=True):
+        axis.text(0.01, name, f"{100 * accuracy:.1f}", va="center", color="white", weight="bold")
+    axis.axvline(clean, color="black", linestyle="--")
+    axis.set(xlim=(0, 1), xlabel=f"accuracy with its 95 % interval, {images:,} test images")
     axis.set_title(
-        f"Accuracy under corruption, % of {images:,} test images (clean {100 * clean:.1f})\n"
-        "bold: the published strength"
+        f"{title}: accuracy under corruption\n"
+        f"dashed: uncorrupted ({100 * clean:.1f} %); orange: unlike anything in training"
     )
     return figure
 
@@ -113,13 +110,13 @@ def robustness(table: pd.DataFrame, clean: float, images: int) -> Figure:
 def misclassified(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, most: int = 200
 ) -> Figure:
-    """All wrong answers as a grid, the surest first: image, truth → guess and its probability.
+    """All wrong predictions as a grid, the most confident first: image, truth → prediction.
 
     Beyond `most` images the rest is only counted in the title.
     """
-    guesses = probabilities.argmax(axis=1)
+    predictions = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(guesses != labels)
+    wrong = np.flatnonzero(predictions != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     shown = wrong[:most]
 
@@ -131,16 +128,16 @@ def misclassified(
         axis.set_axis_off()
     for axis, i in zip(axes, shown, strict=False):
         axis.imshow(images[i, :, :, 0], cmap="gray_r")
-        sure = confidence[i] >= SURELY
+        suspect = confidence[i] >= LIKELY_MISLABELLED
         axis.set_title(
-            f"{labels[i]} → {guesses[i]}  {100 * confidence[i]:.0f} %{' ?' if sure else ''}",
+            f"{labels[i]} → {predictions[i]}  {100 * confidence[i]:.0f} %{' ?' if suspect else ''}",
             fontsize=8,
-            color="red" if sure else "black",
+            color="red" if suspect else "black",
         )
-    more = f", the surest {most} shown" if len(wrong) > most else ""
+    more = f", the {most} most confident shown" if len(wrong) > most else ""
     figure.suptitle(
-        f"{len(wrong)} of {len(labels):,} wrong{more}: truth → guess, its probability\n"
-        "red, with ?: so sure that the label itself may be wrong"
+        f"{len(wrong)} of {len(labels):,} wrong{more}: truth → prediction, its probability\n"
+        "red, with ?: so confident that the label itself may be wrong"
     )
     return figure
 

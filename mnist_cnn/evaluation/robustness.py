@@ -1,6 +1,7 @@
-"""Where a classifier is weak: corruptions, slices, behaviour, attacks. Knows no MLflow.
+"""Where a classifier is weak: corruptions, slices, behaviour, attacks.
 
-`Answer` is a classifier: images uint8 (n, 28, 28, 1) to probabilities float32 (n, 10).
+`Predict` is a classifier: images uint8 (n, 28, 28, 1) to probabilities float32 (n, 10). Metrics are
+named as MLflow shows them: what stands before a `/` is the section of the charts.
 """
 
 from __future__ import annotations
@@ -12,61 +13,66 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from mnist_cnn.evaluation.corruptions import KINDS, corrupted
-from mnist_cnn.evaluation.metrics import accuracy_interval, bootstrap_interval
+from mnist_cnn.evaluation.corruptions import CORRUPTIONS, corrupted
+from mnist_cnn.evaluation.metrics import accuracy_interval, bootstrap_interval, with_interval
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split
 from mnist_cnn.learning.model import scaled
 
-Answer = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def under_corruption(
-    answer: Answer, images: Split, every_strength: bool
+    predict: Predict, images: Split, every_strength: bool
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Whether each image is read rightly, booleans (n,), by kind and strength of corruption."""
+    """Whether each prediction is correct, booleans (n,), by corruption and strength."""
     return {
-        (name, strength): answer(corrupted(name, images.x, strength)).argmax(1) == images.y
-        for name, kind in KINDS.items()
-        for strength in (range(1, 6) if every_strength else [kind.published])
+        (name, strength): predict(corrupted(name, images.x, strength)).argmax(1) == images.y
+        for name, corruption in CORRUPTIONS.items()
+        for strength in (range(1, 6) if every_strength else [corruption.published])
     }
 
 
-def robustness(right: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """A row a corruption: kind, strength, published, accuracy, and its interval, low and high."""
-    rows = []
-    for (name, strength), mine in right.items():
-        interval = accuracy_interval(int(mine.sum()), len(mine))
-        published = strength == KINDS[name].published
-        rows.append((name, strength, published, float(mine.mean()), *interval))
-    return pd.DataFrame(rows, columns=["kind", "strength", "published", "accuracy", "low", "high"])
+def robustness_table(correct: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """A row for each corruption and strength.
 
-
-def robust_figures(right: dict[tuple[str, int], np.ndarray]) -> dict[str, float]:
-    """`robust_accuracy`, the mean over MNIST-C's kinds at the published strength, and each kind.
-
-    `robust_accuracy_unseen` leaves out the kinds that look like the distortions of training. The
-    intervals of both resample images, each with its looks: one hard image is hard in most of them.
+    Columns corruption, strength, published, unseen_in_training, accuracy, and its 95 % interval:
+    low and high.
     """
-    at = {name: right[name, kind.published] for name, kind in KINDS.items()}
-    mnist_c = [name for name, kind in KINDS.items() if kind.in_mnist_c]
-    unseen = [name for name in mnist_c if not KINDS[name].like_training]
-    figures = {}
-    for figure, names in (("robust_accuracy", mnist_c), ("robust_accuracy_unseen", unseen)):
+    rows = []
+    for (name, strength), mine in correct.items():
+        interval = accuracy_interval(int(mine.sum()), len(mine))
+        kind = strength == CORRUPTIONS[name].published, CORRUPTIONS[name].unseen_in_training
+        rows.append((name, strength, *kind, float(mine.mean()), *interval))
+    columns = ["corruption", "strength", "published", "unseen_in_training"]
+    return pd.DataFrame(rows, columns=[*columns, "accuracy", "low", "high"])
+
+
+def robust_metrics(correct: dict[tuple[str, int], np.ndarray]) -> dict[str, float]:
+    """`robust_accuracy`, the mean over MNIST-C at the published strength, and each corruption.
+
+    `robust/unseen_in_training` is the mean over those of MNIST-C that training shows nothing like.
+    The intervals of both resample images, each with all its corruptions, for an image that is hard
+    under one of them is hard under most.
+    """
+    at = {name: correct[name, c.published] for name, c in CORRUPTIONS.items()}
+    mnist_c = [name for name, corruption in CORRUPTIONS.items() if corruption.in_mnist_c]
+    unseen = [name for name in mnist_c if CORRUPTIONS[name].unseen_in_training]
+    metrics: dict[str, float] = {}
+    for metric, names in (("robust_accuracy", mnist_c), ("robust/unseen_in_training", unseen)):
         shares = np.mean([at[name] for name in names], axis=0)
-        figures[figure] = float(shares.mean())
-        figures[f"{figure}_low"], figures[f"{figure}_high"] = bootstrap_interval(np.mean, shares)
-    return figures | {f"robust_{name}": float(mine.mean()) for name, mine in at.items()}
+        metrics |= with_interval(metric, shares.mean(), bootstrap_interval(np.mean, shares))
+    return metrics | {f"robust/{name}": float(mine.mean()) for name, mine in at.items()}
 
 
-def slices(images: Split, right: np.ndarray) -> pd.DataFrame:
+def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
     """Accuracy with its 95 % interval of all images and of each of `thirds`.
 
     Columns slice, images, accuracy, low, high; the worst first.
     """
     rows = []
-    for name, chosen in {"all": np.ones(len(right), bool), **thirds(images.x)}.items():
-        mine = right[chosen]
+    for name, chosen in {"all": np.ones(len(correct), bool), **thirds(images.x)}.items():
+        mine = correct[chosen]
         interval = accuracy_interval(int(mine.sum()), len(mine))
         rows.append((name, len(mine), float(mine.mean()), *interval))
     table = pd.DataFrame(rows, columns=["slice", "images", "accuracy", "low", "high"])
@@ -113,54 +119,55 @@ def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
     return {"thickness": thickness, "slant": slant, "size": size.astype(float)}
 
 
-def behaviour(answer: Answer, images: Split) -> dict[str, float]:
+def behaviour(predict: Predict, images: Split) -> dict[str, float]:
     """What any digit reader should do, in the way of CheckList (Ribeiro et al. 2020).
 
-    - `shift_invariance`: share of answers that stay under all eight shifts by one pixel;
+    In the section `behaviour/`:
+
+    - `shift_invariance`: share of predictions that stay under all eight shifts by one pixel;
     - `thickness_invariance`: share that stay when strokes grow or shrink by half a pixel;
     - `noise_monotone`: share of steps of growing noise at which mean confidence does not rise;
     - `blank_confidence`, `noise_confidence`: of a blank image, and mean of images of pure noise.
     """
-    x, before = images.x, answer(images.x).argmax(1)
+    x, before = images.x, predict(images.x).argmax(1)
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
-    stays = [answer(np.roll(x, step, (1, 2))).argmax(1) == before for step in steps]
-    strokes = [
-        answer(corrupted("thickness", x, strength)).argmax(1) == before for strength in (1, 2)
-    ]
+    shifted = [predict(np.roll(x, step, (1, 2))).argmax(1) == before for step in steps]
+    strokes = [predict(corrupted("thickness", x, s)).argmax(1) == before for s in (1, 2)]
 
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 255, x.shape)
     confidence = [
-        answer(np.clip(x + scale * noise, 0, 255).astype(np.uint8)).max(1).mean()
+        predict(np.clip(x + scale * noise, 0, 255).astype(np.uint8)).max(1).mean()
         for scale in (0, 0.1, 0.2, 0.3, 0.4, 0.5)
     ]
-    return {
-        "shift_invariance": float(np.all(stays, axis=0).mean()),
-        "thickness_invariance": float(np.all(strokes, axis=0).mean()),
-        "noise_monotone": float((np.diff(confidence) <= 0).mean()),
-        "blank_confidence": float(answer(np.zeros_like(x[:1])).max()),
-        "noise_confidence": float(answer(rng.integers(0, 256, x.shape, np.uint8)).max(1).mean()),
+    found = {
+        "shift_invariance": np.all(shifted, axis=0).mean(),
+        "thickness_invariance": np.all(strokes, axis=0).mean(),
+        "noise_monotone": (np.diff(confidence) <= 0).mean(),
+        "blank_confidence": predict(np.zeros_like(x[:1])).max(),
+        "noise_confidence": predict(rng.integers(0, 256, x.shape, np.uint8)).max(1).mean(),
     }
+    return {f"behaviour/{name}": float(value) for name, value in found.items()}
 
 
 def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     """Accuracy after attacks that know the network, from the Adversarial Robustness Toolbox.
 
     Every pixel may change by 0.3 of the range, MNIST's usual bound (Madry et al. 2018), which an
-    ordinary network does not survive, and by 0.1 (`_0.1`). Each with its interval.
+    ordinary network does not survive, or by 0.1. In the section `attack/`, each with its interval:
 
-    - `fgsm_accuracy`: one step along the sign of the gradient (Goodfellow et al. 2015);
-    - `pgd_accuracy`: 40 steps of 0.01 from a random start (Madry et al. 2018).
+    - `fgsm_0.1`, `fgsm_0.3`: one step along the sign of the gradient (Goodfellow et al. 2015);
+    - `pgd_0.1`, `pgd_0.3`: 40 steps of 0.01 from a random start (Madry et al. 2018).
     """
     x = scaled(images.x)
-    found = {}
-    for epsilon, suffix in ((0.3, ""), (0.1, "_0.1")):
+    metrics: dict[str, float] = {}
+    for epsilon in (0.1, 0.3):
         for name, bad in adversarial(network, x, images.y, epsilon).items():
-            guesses = network.predict(bad, batch_size=500, verbose=0).argmax(1)
-            right, figure = int((guesses == images.y).sum()), f"{name}_accuracy{suffix}"
-            found[figure] = right / len(images)
-            found[f"{figure}_low"], found[f"{figure}_high"] = accuracy_interval(right, len(images))
-    return found
+            predictions = network.predict(bad, batch_size=500, verbose=0).argmax(1)
+            correct = int((predictions == images.y).sum())
+            interval = accuracy_interval(correct, len(images))
+            metrics |= with_interval(f"attack/{name}_{epsilon}", correct / len(images), interval)
+    return metrics
 
 
 def adversarial(

@@ -6,47 +6,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.data.dataset import Dataset
 from mlflow.exceptions import MlflowException
+from mlflow.utils.logging_utils import disable_logging, enable_logging
 
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.untrusted import check_model
 from mnist_cnn.parameters import UserError
-from mnist_cnn.tracking.runs import is_lost, retry_on_conflict
+from mnist_cnn.tracking.failures import is_lost, retry_on_conflict
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a network comes from: a URI or file, and its version if it is a registered one."""
+class ModelRef:
+    """A model: its URI or file, its version if it is registered, its logged model if MLflow's."""
 
     uri: str
     name: str = ""
     version: str = ""
+    model_id: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.name}" if self.version else self.uri
 
 
-def register(model_uri: str, tags: dict[str, str]) -> ModelVersion:
-    """A new version of the registered model from a logged model.
+def register(model_uri: str, tags: dict[str, str]) -> str:
+    """Number of a new version of the registered model from a logged model.
 
     The alias `candidate` moves last: a kill before that leaves a version which nobody serves.
     """
-    version = mlflow.register_model(model_uri, NAME, tags=tags)
-    retry_on_conflict(
-        mlflow.MlflowClient().set_registered_model_alias, NAME, CANDIDATE, version.version
-    )
-    return version
+    disable_logging()  # two lines about what train says itself
+    try:
+        version = mlflow.register_model(model_uri, NAME, tags=tags).version
+    finally:
+        enable_logging()
+    retry_on_conflict(mlflow.MlflowClient().set_registered_model_alias, NAME, CANDIDATE, version)
+    return str(version)
 
 
-def find(uri: str) -> Source:
+def find(uri: str) -> ModelRef:
     """What `uri` means: an MLflow model URI, or a local .h5 or .keras file. Raises UserError."""
     if not uri.startswith("models:/"):
-        return Source(uri)
+        return ModelRef(uri)
     name, _, alias = uri.removeprefix("models:/").partition("@")
     client = mlflow.MlflowClient()
     try:
@@ -58,21 +62,22 @@ def find(uri: str) -> Source:
                 number = _newest(name)
             found = client.get_model_version(name, number)
         else:
-            return Source(uri)  # models:/m-…, a logged model that is in no registry
+            return ModelRef(uri, model_id=name)  # models:/m-…, a logged model
     except MlflowException as error:
         if not _answered_no(error):
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
-    return Source(f"models:/{name}/{found.version}", name, str(found.version), found.tags)
+    number = str(found.version)
+    return ModelRef(f"models:/{name}/{number}", name, number, found.model_id or "", found.tags)
 
 
-def champion() -> Source | None:
+def champion() -> ModelRef | None:
     """The version that users take, or None while there is none."""
     client = mlflow.MlflowClient()
     try:
         client.get_model_version_by_alias(NAME, CHAMPION)
     except MlflowException as error:
-        # A lost server is no empty throne: the next candidate would be crowned unproven.
+        # A lost server is not an empty registry: the next candidate would win without proof.
         if not _answered_no(error):
             raise
         return None
@@ -80,7 +85,9 @@ def champion() -> Source | None:
 
 
 def _answered_no(error: MlflowException) -> bool:
-    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+    # A web server that is no MLflow server says 404 too, in a message of another form.
+    no = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+    return no and not error.message.startswith("API request to ")
 
 
 def _newest(name: str) -> str:
@@ -90,21 +97,21 @@ def _newest(name: str) -> str:
     return str(max(int(version.version) for version in versions))
 
 
-def load(source: Source) -> keras.Model:
-    """The uncompiled Keras model of `source`. Raises UserError if there is none.
+def load(model: ModelRef) -> keras.Model:
+    """The uncompiled Keras model of `model`. Raises UserError if there is none.
 
     The file is opened by Keras in safe mode, not by MLflow's loader, which would unpickle custom
     objects: a model from elsewhere must not run code.
     """
-    path = Path(source.uri)
     try:
-        if not path.is_file():
+        paths = [Path(model.uri)]
+        if not paths[0].is_file():
             # A link that leads out of the model's folder MLflow refuses itself.
-            folder = Path(mlflow.artifacts.download_artifacts(source.uri)) / "data"
-            files = [folder / name for name in ("model.h5", "model.keras")]
-            path = next((file for file in files if file.is_file()), None)
-            if path is None:
-                raise UserError(f"model={source.uri} holds no Keras .h5 or .keras file.")
+            folder = Path(mlflow.artifacts.download_artifacts(model.uri)) / "data"
+            paths = [folder / name for name in ("model.h5", "model.keras")]
+        path = next((file for file in paths if file.is_file()), None)
+        if path is None:
+            raise UserError(f"model={model.uri} holds no Keras .h5 or .keras file.")
         check_model(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except UserError:
@@ -113,20 +120,26 @@ def load(source: Source) -> keras.Model:
         if isinstance(error, MlflowException) and is_lost(error):
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"model={source.uri} cannot be loaded: {reason[0]}") from None
+        raise UserError(f"model={model.uri} cannot be loaded: {reason[0]}") from None
 
 
-def tag(source: Source, tags: dict[str, object]) -> None:
-    """Put figures on the model version, if `source` is one."""
+def log_metrics(model: ModelRef, metrics: dict[str, float], dataset: Dataset | None = None) -> None:
+    """Log metrics of `model` to the active run, and to the logged model, measured on `dataset`."""
+    mlflow.log_metrics(metrics, model_id=model.model_id or None, dataset=dataset)
+
+
+def tag(model: ModelRef, **tags: str) -> None:
+    """Put tags on the model version, if `model` is one.
+
+    Only what a person or the gate decides by: eight in all, with those of `register`.
+    """
     client = mlflow.MlflowClient()
-    for key, value in tags.items() if source.version else ():
-        retry_on_conflict(
-            client.set_model_version_tag, source.name, source.version, key, str(value)
-        )
+    for key, value in tags.items() if model.version else ():
+        retry_on_conflict(client.set_model_version_tag, model.name, model.version, key, value)
 
 
-def describe(source: Source, text: str) -> None:
-    """Put a description on the model version, if `source` is one."""
-    if source.version:
+def describe(model: ModelRef, text: str) -> None:
+    """Put a description on the model version, if `model` is one."""
+    if model.version:
         # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more.
-        mlflow.MlflowClient().update_model_version(source.name, source.version, text[:5000])
+        mlflow.MlflowClient().update_model_version(model.name, model.version, text[:5000])

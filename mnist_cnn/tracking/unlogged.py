@@ -22,7 +22,7 @@ from mnist_cnn.recipes import Recipe
 DAYS = 30  # after which a kept model that nobody asked for is removed
 
 
-def place(*decisive: object) -> Path:
+def cache_file(*decisive: object) -> Path:
     """The file of the model that is decided by all this: recipe, seed, data, versions."""
     digest = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
     return cache_folder() / "kept" / f"{digest}.npz"
@@ -60,7 +60,7 @@ def until_logged(path: Path, fitted: Fitted) -> Iterator[None]:
 
 def _save(path: Path, fitted: Fitted) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = json.dumps({"history": fitted.history, "train_seconds": fitted.train_seconds})
+    facts = json.dumps({k: v for k, v in vars(fitted).items() if k != "model"})
     weights = {f"w{i}": array for i, array in enumerate(fitted.model.get_weights())}
     partial = path.with_name("partial.npz")  # of a killed process too: written over
     with FileLock(path.with_name("lock")):
