@@ -30,6 +30,9 @@ from mnist_cnn.parameters import (
 from mnist_cnn.recipes import HYPERPARAMETERS, RECIPES, SIDE_BY_SIDE, as_text, customised
 
 
+verb_has_begun = False  # until then a signal ends the process at once: __main__.py
+
+
 class Parameter(click.Option):
     """`--name value`: its default as typed (None: decided by the verb), meaning and type."""
 
@@ -63,7 +66,10 @@ class Verb(click.Command):
         if self.hyperparameters:
             changes = {name: values.pop(name) for name in self.hyperparameters}
             values["recipe"] = customised(RECIPES[values["recipe"]], changes)
-        return getattr(import_module(f"mnist_cnn.{self.name}"), str(self.name))(**values) or 0
+        global verb_has_begun
+        action = getattr(import_module(f"mnist_cnn.{self.name}"), str(self.name))
+        verb_has_begun = True
+        return action(**values) or 0
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The hyperparameters, each once, with its value in every recipe."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -25,13 +24,12 @@ def serve(output: str, port: int) -> None:
         raise UserError(
             f"port={port} cannot be used ({error.strerror}); free is -P port={_next_free(port)}."
         ) from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with server:
-        print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)
-        try:
+    try:
+        with server:
+            print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)
             server.serve_forever()
-        except KeyboardInterrupt:
-            print("Stopped.")
+    except KeyboardInterrupt:  # and SIGTERM: __main__.py
+        print("Stopped.")
 
 
 def _next_free(port: int) -> int:

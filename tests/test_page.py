@@ -163,11 +163,3 @@ def test_server_gives_its_folder_and_nothing_else(address, out, store, capsys):
     assert "free is -P port=" in err
     assert cli.run(["serve", "--output", "nowhere"]) == 1
     assert "first: mlflow run . -e convert" in capsys.readouterr().err
-
-
-def test_stops_cleanly_on_sigterm(out, store):
-    process = start(store, "serve", "--port", "18765")
-    process.stdout.readline()
-    process.terminate()
-    assert process.communicate(timeout=10)[1] == ""
-    assert process.returncode == 0

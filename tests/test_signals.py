@@ -1,0 +1,36 @@
+"""A signal at any moment ends a command in at most one sentence, without a traceback."""
+
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.conftest import start
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_serve_ends_cleanly_at_any_moment(tmp_path, number):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("a page")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    interrupted = "interrupted; nothing is half-written."
+    ends = set()
+    for moment in range(30):
+        process = start(tmp_path, "serve", "--port", str(port))
+        if moment < 3:
+            process.stdout.readline()  # it is serving
+        else:
+            time.sleep(0.01 * moment)  # while it starts, wherever it is by then
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)  # a lost signal would serve for ever
+        if process.returncode == 0:
+            assert err == ""
+        elif process.returncode == 1:
+            assert err.strip() in (f"mnist_cnn serve: {interrupted}", f"mnist_cnn: {interrupted}")
+        else:  # before Python has run a line of ours
+            assert process.returncode == -number
+        ends.add(process.returncode)
+    assert {0, 1} <= ends
