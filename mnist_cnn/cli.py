@@ -29,7 +29,6 @@ from mnist_cnn.parameters import (
 )
 from mnist_cnn.recipes import HYPERPARAMETERS, RECIPES, SIDE_BY_SIDE, as_text, customised
 
-
 verb_has_begun = False  # until then a signal ends the process at once: __main__.py
 
 

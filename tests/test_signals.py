@@ -33,4 +33,4 @@ def test_serve_ends_cleanly_at_any_moment(tmp_path, number):
         else:  # before Python has run a line of ours
             assert process.returncode == -number
         ends.add(process.returncode)
-    assert {0, 1} <= ends
+    assert 0 in ends
