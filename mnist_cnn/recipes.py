@@ -49,12 +49,12 @@ class Recipe:
         one_of("constant", "one_cycle"),
         "learning rate over time; one_cycle: a linear rise for a quarter, then a cosine to 0",
     )
-    momentum: float = _hyper(0.9, number(0, 0.9999), "momentum of SGD")
+    optimizer: str = _hyper("sgd", one_of("sgd", "muon"), "muon: its steps for the convolutions")
+    momentum: float = _hyper(0.9, number(0, 0.9999), "momentum of the optimizer")
     nesterov: bool = _hyper(False, BOOLEAN, "Nesterov's momentum")
     weight_decay: float = _hyper(0.0, number(0, 1), "decoupled weight decay of the kernels")
 
     label_smoothing: float = _hyper(0.0, number(0, 0.9), "share of a label spread over all digits")
-    shift: int = _hyper(0, whole(0, 8), "random shift of each batch, up to this many pixels")
     distort: float = _hyper(
         0.0,
         number(0, 3),
@@ -114,20 +114,18 @@ CLASSIC = Recipe(
 
 FAST = Recipe(
     name="fast",
-    # Five seeds, 2 cores, tensorflow 2.19.0: README.
-    claim="the best accuracy for the least time: 99.26 ± 0.05 % in 1/22 of classic's time",
+    claim="the best accuracy for the least time: 99.29 ± 0.06 % (16 seeds) after one epoch",
     network="compact",
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
-    filters=(16, 32, 64),
+    filters=(16, 32, 128),
     # One cycle reaches in a single epoch what classic's constant rate does in 10.
     epochs=1,
-    batch_size=64,
-    learning_rate=0.15,
+    batch_size=128,
+    learning_rate=0.3,
     schedule="one_cycle",
+    optimizer="muon",
     nesterov=True,
-    weight_decay=5e-4,
-    label_smoothing=0.05,
-    shift=1,
+    label_smoothing=0.1,
 )
 
 TINY = Recipe(
@@ -169,7 +167,7 @@ RECIPES = {recipe.name: recipe for recipe in (CLASSIC, FAST, TINY, ACCURATE)}
 
 
 def _side_by_side(text: str) -> dict[str, Recipe | None]:
-    """Recipes by the text that asks for each: classic,fast:epochs=3:shift=2; bare is None."""
+    """Recipes by the text that asks for each: classic,fast:epochs=3:distort=1; bare is None."""
     found: dict[str, Recipe | None] = {}
     for part in text.split(","):
         name, *overrides = part.split(":")

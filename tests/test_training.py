@@ -9,9 +9,10 @@ import pytest
 from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.learning.data import Split, load_training
-from mnist_cnn.learning.fit import _batches, _PerSampleLossModel, fit, oversample_hard
+from mnist_cnn.learning.fit import _Learner, fit, oversample_hard
 from mnist_cnn.learning.model import build, predict, scaled
-from mnist_cnn.recipes import ACCURATE, CLASSIC, FAST, RECIPES
+from mnist_cnn.learning.muon import Muon, orthogonalized
+from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
 
 
@@ -21,8 +22,12 @@ def training(small):
 
 
 def of_epoch(epoch, recipe, split, sample_losses=None):
-    """The batches of one epoch, as `fit` with seed 0 gets them."""
-    return list(_batches(recipe, split, 0, tf.Variable(epoch, dtype=tf.int64), sample_losses))
+    """Images, labels and places of each batch of one epoch, as `fit` with seed 0 learns them."""
+    learner = _Learner(build(recipe), recipe, split, seed=0)
+    learner.epoch.assign(epoch)
+    if sample_losses is not None:
+        learner.sample_losses.assign(sample_losses)
+    return [(*learner.batch(step, places), places) for step, places in learner.places()]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -84,7 +89,7 @@ def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
     shares = [
         (ours.numpy() != theirs.numpy()).any(axis=(1, 2, 3)).mean()
         for epoch in (0, 1)
-        for (ours, _), (theirs, _) in zip(
+        for (ours, *_), (theirs, *_) in zip(
             of_epoch(epoch, recipe, training.train),
             of_epoch(epoch, replace(recipe, disturb=0.0), training.train),
             strict=True,
@@ -95,11 +100,12 @@ def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
     assert shares[-1] < 0.15
 
 
-@pytest.mark.parametrize("base", [FAST, ACCURATE], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("base", RECIPES.values(), ids=RECIPES)
 def test_same_seed_same_weights_bit_for_bit(training, base):
     recipe = replace(base, epochs=2)
+    few = replace(training, train=Split(training.train.x[:300], training.train.y[:300]))
     first, again, other = (
-        [weight.tobytes() for weight in fit(recipe, training, seed).model.get_weights()]
+        [weight.tobytes() for weight in fit(recipe, few, seed).model.get_weights()]
         for seed in (3, 3, 4)
     )
     assert first == again
@@ -118,10 +124,9 @@ def test_nothing_is_tuned_by_tf_data(training, monkeypatch):
         return spy
 
     for verb in ("fit", "predict"):
-        monkeypatch.setattr(keras.Sequential, verb, spied(getattr(keras.Sequential, verb)))
+        monkeypatch.setattr(keras.Model, verb, spied(getattr(keras.Model, verb)))
     recipe = replace(FAST, batch_size=50)  # 22 steps, two at once
     model = fit(recipe, training, 0, quiet=True).model
-    assert model.steps_per_execution == 1, "or a prediction is traced for a tenth of an epoch"
     predict(model, training.validation.x)
     assert [batches.options().autotune.enabled for batches in given] == [False] * 4
 
@@ -129,7 +134,7 @@ def test_nothing_is_tuned_by_tf_data(training, monkeypatch):
 def test_every_epoch_takes_every_image_once_in_an_order_of_its_own(training):
     recipe = replace(CLASSIC, epochs=2, batch_size=100)
     epochs = [
-        np.concatenate([images for images, _ in of_epoch(epoch, recipe, training.train)])
+        np.concatenate([images for images, *_ in of_epoch(epoch, recipe, training.train)])
         for epoch in (0, 1)
     ]
     expected = np.sort(scaled(training.train.x).sum(axis=(1, 2, 3)))
@@ -158,22 +163,61 @@ def test_emphasis_shows_the_hardest_fifth_so_many_times_as_often(training):
     assert (one != other).any(), "or the same easy images would never be shown"
 
 
-def test_losses_are_noted_where_they_belong(training):
+def test_sample_losses_are_those_of_the_images_learnt_from(training):
     keras.utils.set_random_seed(0)
-    network = build(ACCURATE)
-    sample_losses = tf.Variable(tf.fill([500], 1.0), trainable=False)
-    learner = _PerSampleLossModel(network, sample_losses)
+    recipe = replace(CLASSIC, emphasis=3.0)
+    learner = _Learner(build(recipe), recipe, training.train, seed=0)
     learner.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy())
-    places = np.array([7, 400, 3, 99])
-    x, y = scaled(training.train.x[places]), np.eye(10, dtype=np.float32)[training.train.y[places]]
-    losses = keras.losses.categorical_crossentropy(y, network(x, training=True))
+    learner.sample_losses.assign(tf.ones(len(training.train)))
+    places = np.array([7, 400, 3, 99], np.int32)
+    x, y = learner.batch(0, places)
+    losses = keras.losses.categorical_crossentropy(y, learner.network(x))
 
-    batch = tf.data.Dataset.from_tensors((x, y, places.astype(np.int32)))
-    unnoted = tf.data.Dataset.from_tensors((x, y))
-    learner.fit(batch, validation_data=unnoted, verbose=0)
-    expected = np.ones(500, np.float32)
+    validation = tf.data.Dataset.from_tensors((x, y))
+    batch = tf.data.Dataset.from_tensors((0, places))
+    learner.fit(batch, validation_data=validation, shuffle=False, verbose=0)
+    expected = np.ones(len(training.train), np.float32)
     expected[places] = (1 + losses.numpy()) / 2
-    np.testing.assert_allclose(sample_losses.numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(learner.sample_losses.numpy(), expected, rtol=1e-4)
+
+
+def test_muon_steps_of_a_kernel_are_nearly_orthogonal_and_the_rest_is_sgd():
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(90, 20)).astype(np.float32)
+    singular = np.linalg.svd(orthogonalized(tf.constant(wide)).numpy(), compute_uv=False)
+    assert singular.min() > 0.6
+    assert singular.max() < 1.3
+
+    kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 3, 10, 20), (20,)))
+    ours, plain = (
+        (keras.Variable(kernel), keras.Variable(bias), optimizer(0.1, 0.9, nesterov=True))
+        for optimizer in (Muon, keras.optimizers.SGD)
+    )
+    for _ in range(2):
+        for *variables, optimizer in (ours, plain):
+            optimizer.apply([tf.constant(kernel), tf.constant(bias)], variables)
+    np.testing.assert_array_equal(ours[1].numpy(), plain[1].numpy())
+    moved = (kernel - ours[0].numpy()).reshape(90, 20) / 0.2
+    expected = orthogonalized(tf.constant(kernel.reshape(90, 20))).numpy()
+    np.testing.assert_allclose(moved, expected, atol=1e-4)  # the gradient was the same twice
+
+
+def test_filters_that_do_not_learn_are_principal_components_of_patches(training):
+    model = fit(FAST, training, 0, quiet=True).model
+    filters = model.layers[0].get_weights()[0].reshape(25, 16)
+    np.testing.assert_allclose(filters[:, :8], -filters[:, 8:])
+    pixels = scaled(training.train.x[:1000])
+    patches = np.stack(
+        [pixels[:, i : i + 23 : 2, j : j + 23 : 2, 0] for i in range(5) for j in range(5)], axis=-1
+    ).reshape(-1, 25)
+    # Whitened and orthogonal: what the filters see has a second moment of nearly 1 each.
+    seen = patches @ filters[:, :8]
+    moment = seen.T @ seen / len(seen)
+    np.testing.assert_allclose(moment, np.diag(np.diag(moment)), atol=1e-3)
+    assert 0.8 < np.diag(moment).min() <= np.diag(moment).max() <= 1
+    many = build(replace(FAST, filters=(64, 8, 8)), training.train.x).layers[0].get_weights()[0]
+    assert np.isfinite(many).all()
+    assert len(np.unique(many.reshape(25, 64), axis=1).T) == 64
 
 
 class Steps(keras.callbacks.Callback):
@@ -203,7 +247,8 @@ def test_classic_is_plain_keras(training):
     keras.utils.set_random_seed(0)
     model = build(recipe)
     model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
-    batches = _batches(recipe, training.train, 0, tf.Variable(0, dtype=tf.int64), None)
+    learner = _Learner(build(recipe), recipe, training.train, seed=0)
+    batches = learner.places().map(learner.batch)
     plain = model.fit(batches, epochs=1, shuffle=False, verbose=0).history["loss"][0]
     assert ours == pytest.approx(plain, rel=1e-4)
 

@@ -13,6 +13,7 @@ from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf, without_autotune
 from mnist_cnn.learning.data import Split, Training
 from mnist_cnn.learning.model import build, scaled
+from mnist_cnn.learning.muon import Muon
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe
 
@@ -48,50 +49,79 @@ def fit(
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    model = build(recipe)
+    model = build(recipe, data.train.x)
     steps = -(-len(data.train) // recipe.batch_size)
-    sample_losses = tf.Variable(tf.zeros(len(data.train)), trainable=False)
-    learner = model if recipe.emphasis == 1 else _PerSampleLossModel(model, sample_losses)
+    learner = _Learner(model, recipe, data.train, seed)
     learner.compile(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         steps_per_execution=_steps_per_execution(steps),
     )
-    measured = _EpochMetrics(recipe)
+    # Variables that a first step makes cost a second trace of it.
+    learner.optimizer.build(model.trainable_variables)
 
     started = time.perf_counter()
     history = learner.fit(
-        without_autotune(_batches(recipe, data.train, seed, measured.epoch, sample_losses)),
+        without_autotune(learner.places()),
         epochs=recipe.epochs,
         validation_data=without_autotune(_in_order(data.validation)),
-        callbacks=[measured, *callbacks],
-        shuffle=False,  # _batches has shuffled
+        callbacks=[_EpochMetrics(recipe), *callbacks],
+        shuffle=False,  # places() are shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
-    seconds = time.perf_counter() - started
-    learner.steps_per_execution = 1  # or a prediction is traced for so many batches at once
-    return Fitted(model, history.history, seconds)
+    return Fitted(model, history.history, time.perf_counter() - started)
 
 
-class _PerSampleLossModel(keras.Model):
-    """A network that notes the loss of each training image when it learns from it.
+class _Learner(keras.Model):
+    """A network while it learns: a step is told places, and takes its images from memory.
 
-    `sample_losses` is a variable float32 (images,): the mean of the last note and the loss. A batch
-    brings the places of its images as a third part.
+    The images stay bytes, and there is no work per image. Every random choice is a function of
+    (seed, epoch or step) alone. `sample_losses` float32 (images,): of each image the mean of the
+    value before and the loss when it was last learnt from.
     """
 
-    def __init__(self, network: keras.Model, sample_losses: tf.Variable) -> None:
+    def __init__(self, network: keras.Model, recipe: Recipe, split: Split, seed: int) -> None:
         super().__init__(name=network.name)
-        self.network = network
-        self.sample_losses = sample_losses
+        self.network, self.recipe, self.seed = network, recipe, seed
+        self.images, self.labels = tf.constant(split.x), tf.constant(split.y)
+        self.steps = -(-len(split) // recipe.batch_size)
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.sample_losses = tf.Variable(tf.zeros(len(split)), trainable=False)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.network(x, training=training)
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        x, y, self.places = data
-        return super().train_step((x, y))
+    def places(self) -> tf.data.Dataset:
+        """Batches (step, places of its images int32) of the epoch that `epoch` counts, from 0."""
+
+        def order(epoch: tf.Tensor) -> tf.data.Dataset:
+            epoch_seed = [self.seed, tf.cast(epoch, tf.int32)]
+            chosen = tf.range(len(self.images))
+            if self.recipe.emphasis != 1:
+                chosen = oversample_hard(self.sample_losses, self.recipe.emphasis, epoch_seed)
+            shuffled = tf.random.experimental.stateless_shuffle(chosen, seed=epoch_seed)
+            batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(self.recipe.batch_size)
+            return batches.enumerate(epoch * self.steps)
+
+        batches = tf.data.Dataset.range(1).map(lambda _: self.epoch).flat_map(order)
+        return batches.apply(tf.data.experimental.assert_cardinality(self.steps))
+
+    def batch(self, step: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images float32 (n, 28, 28, 1) as this step shows them, and labels float32 (n, 10)."""
+        recipe, step_seed = self.recipe, [self.seed, tf.cast(step, tf.int32)]
+        x = tf.gather(self.images, places)
+        if recipe.distort:
+            x = distorted(x, recipe.distort, step_seed)
+        x = tf.cast(x, tf.float32) / 255.0
+        if recipe.disturb:
+            left = 1.0 - tf.cast(step, tf.float32) / (recipe.epochs * self.steps)
+            x = disturbed(x, recipe.disturb * left, step_seed)
+        return x, tf.one_hot(tf.gather(self.labels, places), 10)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        step, self.learnt = data
+        return super().train_step(self.batch(step, self.learnt))
 
     def compute_loss(
         self,
@@ -101,10 +131,10 @@ class _PerSampleLossModel(keras.Model):
         sample_weight: tf.Tensor | None = None,
         training: bool = True,
     ) -> tf.Tensor:
-        if training:
+        if training and self.recipe.emphasis != 1:
             losses = keras.losses.categorical_crossentropy(y, y_pred)
-            notes = (tf.gather(self.sample_losses, self.places) + losses) / 2
-            self.sample_losses.scatter_update(tf.IndexedSlices(notes, self.places))
+            means = (tf.gather(self.sample_losses, self.learnt) + losses) / 2
+            self.sample_losses.scatter_update(tf.IndexedSlices(means, self.learnt))
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
@@ -130,56 +160,14 @@ def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, total - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
         )
-    optimizer = keras.optimizers.SGD(
+    kind = Muon if recipe.optimizer == "muon" else keras.optimizers.SGD
+    optimizer = kind(
         rate, recipe.momentum, recipe.nesterov, weight_decay=recipe.weight_decay or None
     )
     if recipe.weight_decay:
         # Scales and shifts have no reason to be small.
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _batches(
-    recipe: Recipe, split: Split, seed: int, epoch: tf.Variable, sample_losses: tf.Variable
-) -> tf.data.Dataset:
-    """The batches of one epoch, of the one that `epoch` counts (from 0) when they begin.
-
-    The images stay in memory as bytes and a step gathers its batch from them: no work per image.
-    Every random choice is a function of (seed, epoch or step) alone, so threads cannot reorder it.
-    """
-    pixels = 2 * recipe.shift
-    margin = (recipe.shift, recipe.shift)
-    images = tf.constant(np.pad(split.x, ((0, 0), margin, margin, (0, 0))))
-    labels = tf.constant(split.y)
-    steps = -(-len(split) // recipe.batch_size)
-
-    def order(epoch: tf.Tensor) -> tf.data.Dataset:
-        here = [seed, tf.cast(epoch, tf.int32)]
-        chosen = tf.range(len(split))
-        if recipe.emphasis != 1:
-            chosen = oversample_hard(sample_losses, recipe.emphasis, here)
-        shuffled = tf.random.experimental.stateless_shuffle(chosen, seed=here)
-        batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(recipe.batch_size)
-        return batches.enumerate(epoch * steps)
-
-    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        x = tf.gather(images, chosen)
-        here = [seed, tf.cast(step, tf.int32)]
-        if recipe.shift:
-            at = tf.random.stateless_uniform([2], here, 0, pixels + 1, tf.int32)
-            x = tf.slice(x, [0, at[0], at[1], 0], [-1, 28, 28, 1])
-        if recipe.distort:
-            x = distorted(x, recipe.distort, here)
-        x = tf.cast(x, tf.float32) / 255.0
-        if recipe.disturb:
-            left = 1.0 - tf.cast(step, tf.float32) / (recipe.epochs * steps)
-            x = disturbed(x, recipe.disturb * left, here)
-        y = tf.one_hot(tf.gather(labels, chosen), 10)
-        return (x, y) if recipe.emphasis == 1 else (x, y, chosen)
-
-    now = tf.data.Dataset.range(1).map(lambda _: epoch)
-    batches = now.flat_map(order).map(batch, num_parallel_calls=1).prefetch(4)
-    return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
 
 def oversample_hard(sample_losses: tf.Tensor, emphasis: float, seed: list) -> tf.Tensor:
@@ -198,19 +186,15 @@ def oversample_hard(sample_losses: tf.Tensor, emphasis: float, seed: list) -> tf
 
 
 class _EpochMetrics(keras.callbacks.Callback):
-    """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see.
-
-    `epoch` counts for `_batches`.
-    """
+    """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.perf_counter()
-        self.epoch.assign(epoch)
+        self.model.epoch.assign(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
