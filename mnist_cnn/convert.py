@@ -99,14 +99,11 @@ def convert(
 
 
 def _drawn(folder: Path, output_format: str) -> dict[str, float]:
-    """Accuracy on the recorded drawings, with MNIST's preparation and with mere shrinking."""
-    prepared, shrunk, labels = drawings.recorded()
-    found = tfjs.answers(folder, output_format, [np.concatenate([prepared, shrunk])])
-    right = found.outputs[0].argmax(-1).reshape(2, -1) == labels
-    return {
-        "drawn_accuracy": float(right[0].mean()),
-        "drawn_accuracy_unprepared": float(right[1].mean()),
-    }
+    """Accuracy on the digits among the recorded drawings."""
+    recorded = drawings.read()
+    (answers,) = tfjs.answers(folder, output_format, [recorded.images]).outputs
+    digits = recorded.labels >= 0
+    return {"drawn_accuracy": float((answers.argmax(-1) == recorded.labels)[digits].mean())}
 
 
 def _settings(images: Images, expected: np.ndarray, options: dict) -> page.Settings:

@@ -1,66 +1,87 @@
-"""Drawn digits as the network wants them: MNIST's own preparation, and recorded drawings.
-
-`static/prepare.js` does the same in the browser; a test holds the two together.
-"""
+"""Recorded drawings in the page's form: read, prepared as the page does, and scored."""
 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mnist_cnn.browser import node
+from mnist_cnn.learning.handwriting import SIDE
+from mnist_cnn.parameters import UserError
 
 PAGE = Path(__file__).parent / "static"
 STROKES = PAGE / "strokes.json"  # written by scripts/write_strokes.py
-SIDE, FIT = 28, 20
+LARGEST, MOST, LONGEST = 64 * 2**20, 100_000, 20_000  # bytes, drawings, points of a drawing
 
 
-def prepare(ink: np.ndarray) -> np.ndarray:
-    """Ink in 0..1 on empty ground 0, (height, width), as float32 (28, 28), the brightest 1.
+@dataclass(frozen=True)
+class Drawings:
+    """Images float32 (n, 28, 28, 1) in [0, 1], labels int (n,), -1 for no digit, writers (n,)."""
 
-    Crop, fit the longer side into 20 pixels by area averaging, place by centre of mass: what
-    the makers of MNIST did (LeCun et al. 1998). Raises ValueError if there is no ink.
+    images: np.ndarray
+    labels: np.ndarray
+    writers: np.ndarray
+
+
+def read(path: str | Path | None = None) -> Drawings:
+    """The drawings of a JSON file, by default the project's own, through the page's JavaScript.
+
+    The file holds a list of {digit, strokes: [{points: [[x, y], ...]}, ...]}, or {"drawings": that
+    list}; `writer` or `hand` may say who drew. Raises UserError for any other file.
     """
-    if not (ink > 0).any():
-        raise ValueError("there is no ink")
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64)
-    scale = FIT / max(cropped.shape)
-    height, width = (max(1, int(side * scale + 0.5)) for side in cropped.shape)
-    small = _shares(cropped.shape[0], height) @ cropped @ _shares(cropped.shape[1], width).T
-
-    mass = small.sum()
-    down = (small.sum(axis=1) * np.arange(height)).sum() / mass
-    across = (small.sum(axis=0) * np.arange(width)).sum() / mass
-    top = int(np.clip(np.floor(SIDE / 2 - down + 0.5), 0, SIDE - height))
-    left = int(np.clip(np.floor(SIDE / 2 - across + 0.5), 0, SIDE - width))
-    picture = np.zeros((SIDE, SIDE), np.float32)
-    picture[top : top + height, left : left + width] = small / small.max()
-    return picture
-
-
-def _shares(before: int, after: int) -> np.ndarray:
-    """(after, before): how much of each new pixel every old one is."""
-    step = before / after
-    low = np.arange(after)[:, None] * step
-    old = np.arange(before)[None, :]
-    covered = np.minimum(low + step, old + 1) - np.maximum(low, old)
-    return np.clip(covered, 0, None) / step
-
-
-def recorded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The recorded drawings through the page's own JavaScript.
-
-    Pictures with the preparation and with mere shrinking, float32 (n, 28, 28, 1), and labels (n,).
-    """
-    labels = np.array([drawing["digit"] for drawing in json.loads(STROKES.read_text())])
+    path = Path(path or STROKES)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = _checked(content)
+    except OSError as error:
+        raise UserError(f"drawings={path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"drawings={path} is no file of drawings: {error}.") from None
     with tempfile.TemporaryDirectory() as scratch:
-        node.run(PAGE / "replay.mjs", str(STROKES), f"{scratch}/out")
-        prepared, shrunk = (
-            np.fromfile(f"{scratch}/out.{name}.f32", "<f4").reshape(-1, SIDE, SIDE, 1)
-            for name in ("prepared", "shrunk")
-        )
-    return prepared, shrunk, labels
+        source = Path(scratch, "drawings.json")
+        source.write_text(json.dumps(found), encoding="utf-8")  # what was checked, nothing else
+        node.run(PAGE / "replay.mjs", str(source), f"{scratch}/out")
+        images = np.fromfile(f"{scratch}/out.prepared.f32", "<f4").reshape(-1, SIDE, SIDE, 1)
+    labels = np.array([drawing["digit"] for drawing in found])
+    return Drawings(images, labels, np.array([drawing["writer"] for drawing in found]))
+
+
+def _checked(content: object) -> list[dict]:
+    """The drawings of a file's content, with digit, writer and strokes only. Raises ValueError."""
+    if isinstance(content, dict):
+        content = content.get("drawings")
+    if not isinstance(content, list) or not 0 < len(content) <= MOST:
+        raise ValueError(f"it holds no list of 1 to {MOST:,} drawings")
+    found = []
+    for number, drawing in enumerate(content):
+        if not isinstance(drawing, dict):
+            raise ValueError(f"drawing {number} is no object")
+        digit = drawing.get("digit")
+        if type(digit) is not int or not -1 <= digit <= 9:
+            raise ValueError(f"the digit of drawing {number} is no whole number from -1 to 9")
+        writer = str(drawing.get("writer", drawing.get("hand", "")))[:100]
+        strokes = drawing.get("strokes")
+        if not isinstance(strokes, list) or not all(_is_stroke(stroke) for stroke in strokes):
+            raise ValueError(f"the strokes of drawing {number} hold no lists of points [x, y]")
+        if not 0 < sum(len(stroke["points"]) for stroke in strokes) <= LONGEST:
+            raise ValueError(f"drawing {number} has not 1 to {LONGEST:,} points")
+        lines = [{"points": stroke["points"]} for stroke in strokes]
+        found.append({"digit": digit, "writer": writer, "strokes": lines})
+    return found
+
+
+def _is_stroke(stroke: object) -> bool:
+    points = stroke.get("points") if isinstance(stroke, dict) else None
+    return isinstance(points, list) and all(
+        isinstance(point, list)
+        and len(point) == 2
+        and all(type(x) in (int, float) and math.isfinite(x) and abs(x) <= 100 for x in point)
+        for point in points
+    )

@@ -43,8 +43,7 @@ function paint() {
 }
 
 function think() {
-  const ink = strokes.length ? rasterise(strokes) : null;
-  const picture = ink && prepare(ink, PAD, PAD);
+  const picture = prepare(strokes);
   show(picture);
   if (!model) return;
   if (!picture) return say('empty', '', '', 'Draw a digit from 0 to 9.', []);
