@@ -28,9 +28,10 @@ def test_serve_ends_cleanly_at_any_moment(tmp_path, number):
         _, err = process.communicate(timeout=60)  # a lost signal would serve for ever
         if process.returncode == 0:
             assert err == ""
-        elif process.returncode == 1:
+        elif "mnist_cnn" in err:
             assert err.strip() in (f"mnist_cnn serve: {interrupted}", f"mnist_cnn: {interrupted}")
-        else:  # before Python has run a line of ours
-            assert process.returncode == -number
+            assert process.returncode == 1
+        else:  # Python itself was starting, and has run no line of ours
+            assert process.returncode in (-number, 1)
         ends.add(process.returncode)
     assert 0 in ends
