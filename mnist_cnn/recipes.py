@@ -70,6 +70,12 @@ class Recipe:
         number(1, 10),
         "times as often as the others the hardest fifth of the images is shown, after one epoch",
     )
+    drawn: float = _hyper(
+        0.0,
+        number(0, 1),
+        "drawings to learn from too, a share of the images (mnist only); an epoch is no longer",
+    )
+    outliers: float = _hyper(0.3, number(0, 1), "share of the drawings that are no digit")
 
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
@@ -126,6 +132,8 @@ FAST = Recipe(
     optimizer="muon",
     nesterov=True,
     label_smoothing=0.1,
+    # Ways of writing that MNIST's writers hardly have, and what is no digit (docs/handwriting.md).
+    drawn=0.25,
 )
 
 TINY = Recipe(
@@ -142,6 +150,7 @@ TINY = Recipe(
     weight_decay=5e-4,
     label_smoothing=0.1,
     distort=0.8,
+    drawn=0.2,
 )
 
 ACCURATE = replace(

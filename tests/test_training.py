@@ -10,6 +10,7 @@ from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.learning.data import Split, load_training
 from mnist_cnn.learning.fit import _Learner, fit, oversample_hard
+from mnist_cnn.learning.handwriting import generated
 from mnist_cnn.learning.model import build, predict, scaled
 from mnist_cnn.learning.muon import Muon, orthogonalized
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
@@ -40,6 +41,40 @@ def test_it_learns(training, recipe):
     assert set(history) == names
     assert {len(values) for values in history.values()} == {2}
     assert fitted.train_seconds >= sum(history["epoch_seconds"])
+
+
+def test_drawings_are_a_part_of_an_epoch_that_is_no_longer(training):
+    """No digit is learnt as all ten alike, and no drawing is oversampled."""
+    recipe = replace(FAST, drawn=0.5, outliers=0.4, batch_size=100, emphasis=3.0)
+    drawings = Split(*generated(550, 0, recipe.outliers))
+    learner = _Learner(build(recipe, training.train.x), recipe, training.train, 0, drawings)
+    batches = [(*learner.batch(step, at), at.numpy()) for step, at in learner.places()]
+    assert len(batches) == -(-len(training.train) // 100)
+    places, y = np.concatenate([b[2] for b in batches]), np.concatenate([b[1] for b in batches])
+    none = np.isin(places - len(training.train), np.flatnonzero(drawings.y < 0))
+    assert 0.08 < none.mean() < 0.2
+    np.testing.assert_allclose(y[none], 0.1, atol=1e-6)
+    assert (y[~none].max(axis=1) == 1).all()
+    learner.compile("sgd", "categorical_crossentropy")
+    for batch in learner.places():
+        learner.train_step(batch)
+    losses = learner.sample_losses.numpy()
+    assert (losses[len(training.train) :] == 0).all()
+    assert losses.any()
+
+
+def test_fit_learns_from_drawings_of_mnist_only_and_repeats_itself(training):
+    as_mnist = replace(training, name="mnist")
+    recipe = replace(FAST, drawn=0.5)
+
+    def predictions(recipe, data):
+        return predict(fit(recipe, data, 0, quiet=True).model, training.validation.x)
+
+    once = predictions(recipe, as_mnist)
+    np.testing.assert_array_equal(once, predictions(recipe, as_mnist))
+    without = predictions(replace(recipe, drawn=0.0), as_mnist)
+    assert (once != without).any()
+    np.testing.assert_array_equal(predictions(recipe, training), without)
 
 
 def test_distortion_moves_every_image_differently_and_no_further_than_it_says(training):

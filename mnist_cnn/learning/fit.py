@@ -12,6 +12,7 @@ import numpy as np
 from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf, without_autotune
 from mnist_cnn.learning.data import Split, Training
+from mnist_cnn.learning.handwriting import generated
 from mnist_cnn.learning.model import build, scaled
 from mnist_cnn.learning.muon import Muon
 from mnist_cnn.parameters import UserError
@@ -50,8 +51,14 @@ def fit(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = build(recipe, data.train.x)
+    started = time.perf_counter()
+    drawings = None
+    if recipe.drawn and data.name == "mnist":  # another dataset may hold anything
+        count = round(recipe.drawn * len(data.train))
+        drawings = Split(*generated(count, seed, recipe.outliers))
+    drawing_seconds = time.perf_counter() - started
     steps = -(-len(data.train) // recipe.batch_size)
-    learner = _Learner(model, recipe, data.train, seed)
+    learner = _Learner(model, recipe, data.train, seed, drawings)
     learner.compile(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
@@ -70,7 +77,8 @@ def fit(
         shuffle=False,  # places() are shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
-    return Fitted(model, history.history, time.perf_counter() - started)
+    seconds = drawing_seconds + time.perf_counter() - started
+    return Fitted(model, history.history, seconds)
 
 
 class _Learner(keras.Model):
@@ -78,16 +86,27 @@ class _Learner(keras.Model):
 
     The images stay bytes, and there is no work per image. Every random choice is a function of
     (seed, epoch or step) alone. `sample_losses` float32 (images,): of each image the mean of the
-    value before and the loss when it was last learnt from.
+    value before and the loss when it was last learnt from. Drawings, labelled -1 where they are no
+    digit, stand behind the images of the dataset; an epoch takes a part of both.
     """
 
-    def __init__(self, network: keras.Model, recipe: Recipe, split: Split, seed: int) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        recipe: Recipe,
+        split: Split,
+        seed: int,
+        drawings: Split | None = None,
+    ) -> None:
         super().__init__(name=network.name)
         self.network, self.recipe, self.seed = network, recipe, seed
-        self.images, self.labels = tf.constant(split.x), tf.constant(split.y)
+        parts = [split, drawings] if drawings else [split]
+        self.images = tf.constant(np.concatenate([part.x for part in parts]))
+        self.labels = tf.constant(np.concatenate([part.y.astype(np.int32) for part in parts]))
+        self.undrawn = len(split)
         self.steps = -(-len(split) // recipe.batch_size)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.sample_losses = tf.Variable(tf.zeros(len(split)), trainable=False)
+        self.sample_losses = tf.Variable(tf.zeros(len(self.images)), trainable=False)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.network(x, training=training)
@@ -102,7 +121,7 @@ class _Learner(keras.Model):
                 chosen = oversample_hard(self.sample_losses, self.recipe.emphasis, epoch_seed)
             shuffled = tf.random.experimental.stateless_shuffle(chosen, seed=epoch_seed)
             batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(self.recipe.batch_size)
-            return batches.enumerate(epoch * self.steps)
+            return batches.take(self.steps).enumerate(epoch * self.steps)
 
         batches = tf.data.Dataset.range(1).map(lambda _: self.epoch).flat_map(order)
         return batches.apply(tf.data.experimental.assert_cardinality(self.steps))
@@ -117,7 +136,9 @@ class _Learner(keras.Model):
         if recipe.disturb:
             left = 1.0 - tf.cast(step, tf.float32) / (recipe.epochs * self.steps)
             x = disturbed(x, recipe.disturb * left, step_seed)
-        return x, tf.one_hot(tf.gather(self.labels, places), 10)
+        y = tf.one_hot(tf.gather(self.labels, places), 10)
+        # No digit: all ten alike (outlier exposure, Hendrycks et al. 2019).
+        return x, y + (1 - tf.reduce_sum(y, axis=1, keepdims=True)) / 10
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         step, self.learnt = data
@@ -134,6 +155,9 @@ class _Learner(keras.Model):
         if training and self.recipe.emphasis != 1:
             losses = keras.losses.categorical_crossentropy(y, y_pred)
             means = (tf.gather(self.sample_losses, self.learnt) + losses) / 2
+            means = tf.where(
+                self.learnt < self.undrawn, means, 0.0
+            )  # drawings are never oversampled
             self.sample_losses.scatter_update(tf.IndexedSlices(means, self.learnt))
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
