@@ -28,7 +28,7 @@ def of_epoch(epoch, recipe, split, sample_losses=None):
     learner.epoch.assign(epoch)
     if sample_losses is not None:
         learner.sample_losses.assign(sample_losses)
-    return [(*learner.batch(step, places), places) for step, places in learner.places()]
+    return [(*learner.batch(step, places), places) for step, places in learner.batches()]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -283,7 +283,7 @@ def test_classic_is_plain_keras(training):
     model = build(recipe)
     model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
     learner = _Learner(build(recipe), recipe, training.train, seed=0)
-    batches = learner.places().map(learner.batch)
+    batches = learner.batches().map(learner.batch)
     plain = model.fit(batches, epochs=1, shuffle=False, verbose=0).history["loss"][0]
     assert ours == pytest.approx(plain, rel=1e-4)
 

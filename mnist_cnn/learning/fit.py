@@ -70,11 +70,11 @@ def fit(
 
     started = time.perf_counter()
     history = learner.fit(
-        without_autotune(learner.places()),
+        without_autotune(learner.batches()),
         epochs=recipe.epochs,
         validation_data=without_autotune(_in_order(data.validation)),
         callbacks=[_EpochMetrics(recipe), *callbacks],
-        shuffle=False,  # places() are shuffled
+        shuffle=False,  # batches() are shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
     seconds = drawing_seconds + time.perf_counter() - started
@@ -111,8 +111,8 @@ class _Learner(keras.Model):
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.network(x, training=training)
 
-    def places(self) -> tf.data.Dataset:
-        """Batches (step, places of its images int32) of the epoch that `epoch` counts, from 0."""
+    def batches(self) -> tf.data.Dataset:
+        """Batches (step, places int32 of its images) of the epoch that `epoch` counts, from 0."""
 
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
             epoch_seed = [self.seed, tf.cast(epoch, tf.int32)]
