@@ -63,6 +63,10 @@ def images_file(folder):
 
 BROKEN_FOLDERS = {
     "missing file": (lambda f: (f / "train-labels-idx1-ubyte").unlink(), "is missing"),
+    "test images by another name": (
+        lambda f: (f / "t10k-images-idx3-ubyte").rename(f / "test-images-idx3-ubyte"),
+        "t10k-images-idx3-ubyte (or t10k-images-idx3-ubyte.gz) is missing",
+    ),
     "wrong magic": (
         lambda f: images_file(f).write_bytes(idx(np.zeros((24, 28, 28), np.uint8), magic=1234)),
         "no IDX file of this kind",
@@ -78,7 +82,7 @@ BROKEN_FOLDERS = {
     ),
     "too few labels": (
         lambda f: (f / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(23, np.uint8))),
-        "one label per image",
+        "each needs one label",
     ),
     "labels outside 0-9": (
         lambda f: (f / "train-labels-idx1-ubyte").write_bytes(idx(np.full(24, 10, np.uint8))),
@@ -103,24 +107,27 @@ def test_broken_folder_is_refused(tmp_path, damage, says):
     assert "\n" not in str(error.value)
 
 
-X, Y = np.zeros((24, 28, 28), np.uint8), np.arange(24) % 10
+X, Y = np.full((24, 28, 28), 9, np.uint8), np.arange(24) % 10
 BROKEN_ARRAYS = {
-    "missing array": ({"x_train": X}, "y_train is missing"),
+    "missing array": ({"x_train": X, "y_train": None}, "y_train is missing"),
     "other shape": ({"x_train": X[:, :20], "y_train": Y}, "(24, 20, 28)"),
     "float images": ({"x_train": X / 255, "y_train": Y}, "float64"),
-    "NaN": ({"x_train": np.full(X.shape, np.nan), "y_train": Y}, "NaN"),
+    "no test images": ({"x_train": X, "y_train": Y, "y_test": Y}, "x_test is missing"),
+    "images of 0 and 1": ({"x_train": X // 9, "y_train": Y}, "by 255"),
     "text labels": ({"x_train": X, "y_train": Y.astype(str)}, "labels are <U"),
     "negative label": ({"x_train": X, "y_train": Y - 1}, "outside 0 to 9"),
     "empty split": ({"x_train": X[:0], "y_train": Y[:0]}, "is empty"),
     "pixels over 255": ({"x_train": X + np.int32(256), "y_train": Y}, "outside 0 to 255"),
     "too few to split": ({"x_train": X[:11], "y_train": Y[:11]}, "at least 12"),
-    "one-hot labels": ({"x_train": X, "y_train": np.eye(10, dtype=int)[Y]}, "one label per image"),
+    "one-hot labels": ({"x_train": X, "y_train": np.eye(10, dtype=int)[Y]}, "each needs one label"),
     "pickled": ({"x_train": np.array([{}] * 24), "y_train": Y}, "cannot be read"),
 }
 
 
 @pytest.mark.parametrize(("arrays", "says"), BROKEN_ARRAYS.values(), ids=BROKEN_ARRAYS)
 def test_broken_npz_is_refused(tmp_path, arrays, says):
+    test = {} if "y_test" in arrays else {"x_test": X, "y_test": Y}
+    arrays = {name: array for name, array in {**arrays, **test}.items() if array is not None}
     np.savez(tmp_path / "own.npz", **arrays)
     with pytest.raises(UserError) as error:
         load_training(str(tmp_path / "own.npz"))
@@ -132,6 +139,15 @@ def test_no_archive_is_refused(tmp_path):
     (tmp_path / "own.npz").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match=r"cannot be read as \.npz"):
         load_training(str(tmp_path / "own.npz"))
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch):
+    """As in `docker --user 12345`: HOME is not set, and no entry of passwd says where it is."""
+    for name in ("HOME", "XDG_CACHE_HOME", "USERPROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 12345, raising=False)
+    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+        data.cache_folder()
 
 
 @pytest.fixture

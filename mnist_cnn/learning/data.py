@@ -173,33 +173,26 @@ def _read_npz(path: Path, split: str) -> Split:
 def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> Split:
     """The arrays as a Split, or a UserError that says what is wrong with them."""
     for name, array in (("images", images), ("labels", labels)):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError(f"{where}: the {split} {name} hold NaN or infinity.")
         if array.dtype.kind not in "iu":
             raise UserError(
                 f"{where}: the {split} {name} are {array.dtype}; allowed are whole numbers, "
                 f"{'0 to 255' if name == 'images' else '0 to 9'}."
             )
+    wrong = None
     if images.shape[1:] not in ((28, 28), (28, 28, 1)):
-        raise UserError(
-            f"{where}: the {split} images have shape {images.shape}; allowed is (n, 28, 28)."
-        )
-    if labels.shape != (len(images),):
-        raise UserError(
-            f"{where}: {len(images)} {split} images have labels of shape {labels.shape}; "
-            "one label per image is needed."
-        )
-    if len(images) == 0:
-        raise UserError(f"{where}: the {split} split is empty.")
-    if images.min() < 0 or images.max() > 255:
-        raise UserError(f"{where}: the {split} pixels go outside 0 to 255.")
-    if images.max() <= 1:
-        raise UserError(
-            f"{where}: no {split} pixel is above 1; allowed are 0 (black) to 255 (white), so "
-            "images of 0 and 1 must be multiplied by 255."
-        )
-    if labels.min() < 0 or labels.max() > 9:
-        raise UserError(f"{where}: the {split} labels go outside 0 to 9.")
+        wrong = f"images have shape {images.shape}; allowed is (n, 28, 28)."
+    elif labels.shape != (len(images),):
+        wrong = f"images, {len(images)}, have labels of shape {labels.shape}; each needs one label."
+    elif len(images) == 0:
+        wrong = "split is empty."
+    elif images.min() < 0 or images.max() > 255:
+        wrong = "pixels go outside 0 to 255."
+    elif images.max() <= 1:
+        wrong = "pixels are at most 1; allowed are 0 to 255, so multiply images of 0 and 1 by 255."
+    elif labels.min() < 0 or labels.max() > 9:
+        wrong = "labels go outside 0 to 9."
+    if wrong:
+        raise UserError(f"{where}: the {split} {wrong}")
     return Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.uint8))
 
 
