@@ -261,7 +261,7 @@ def test_killed_while_downloading_leaves_whole_files_only(tmp_path):
     while not (partial / "t10k-images-idx3-ubyte").exists() and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert partial.is_dir()
     assert list((tmp_path / "cache" / "mnist_cnn" / "mnist").iterdir()) == []
 

@@ -48,7 +48,7 @@ def test_drawings_are_a_part_of_an_epoch_that_is_no_longer(training):
     recipe = replace(FAST, drawn=0.5, outliers=0.4, batch_size=100, emphasis=3.0)
     drawings = Split(*generated(550, 0, recipe.outliers))
     learner = _Learner(build(recipe, training.train.x), recipe, training.train, 0, drawings)
-    batches = [(*learner.batch(step, at), at.numpy()) for step, at in learner.places()]
+    batches = [(*learner.batch(step, at), at.numpy()) for step, at in learner.batches()]
     assert len(batches) == -(-len(training.train) // 100)
     places, y = np.concatenate([b[2] for b in batches]), np.concatenate([b[1] for b in batches])
     none = np.isin(places - len(training.train), np.flatnonzero(drawings.y < 0))
@@ -56,7 +56,7 @@ def test_drawings_are_a_part_of_an_epoch_that_is_no_longer(training):
     np.testing.assert_allclose(y[none], 0.1, atol=1e-6)
     assert (y[~none].max(axis=1) == 1).all()
     learner.compile("sgd", "categorical_crossentropy")
-    for batch in learner.places():
+    for batch in learner.batches():
         learner.train_step(batch)
     losses = learner.sample_losses.numpy()
     assert (losses[len(training.train) :] == 0).all()
