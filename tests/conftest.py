@@ -55,6 +55,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def environment(**more: str) -> dict[str, str]:
+    """Of a process that the tests start: it keeps bytecode, or each compiles TensorFlow anew."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
 def wait_for(condition, process, seconds=600, every=0.05):
     """Until `condition` holds, or `process` has ended."""
     until = time.monotonic() + seconds
@@ -82,7 +88,7 @@ class Server:
                 command,
                 cwd=self.folder,
                 # Seven processes for jobs that nobody here gives it.
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -161,13 +167,13 @@ sys.exit(cli.run(arguments))
 
 
 def start(
-    folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "mnist_cnn"), **environment
+    folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "mnist_cnn"), **variables
 ) -> subprocess.Popen:
     """`python -m mnist_cnn ...` begun in `folder`, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
