@@ -152,6 +152,7 @@ def search(choices):
     return Search(replace(FAST, epochs=3), 0, "digest", *limits)
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path):
     assert search((2, 4)).start() is None
     held = search((16, 32, 64))
@@ -163,6 +164,7 @@ def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path)
     assert second != held.recipe
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_a_trial_killed_before_its_first_heartbeat_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "HEARTBEAT", 1)
     held = search((16, 32, 64))

@@ -120,6 +120,12 @@ def _refuse_another_search(study: optuna.Study, search: Search) -> None:
         space = search.space()
         same = all(trial.distributions.items() <= space.items() for trial in study.trials)
         differences = [] if same else ["search space"]
+        if same and study.trials:
+            print(
+                f"Study {study.study_name} was begun by an earlier version, "
+                "whose recipe may be another one.",
+                flush=True,
+            )
     else:
         before, now = ({**PLAIN, **texts} for texts in (known, search.as_texts()))
         differences = [f"{name}={text}" for name, text in before.items() if now[name] != text]
