@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -62,7 +63,7 @@ def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
             print("This model is trained already, and was not logged: it is logged now.")
             log_epochs.log_again(fitted)
         else:
-            fitted = fit(recipe, data, seed, callbacks=[log_epochs])
+            fitted = fit(recipe, data, seed, callbacks=[log_epochs, PrintEpochs()], quiet=True)
             fitted = replace(fitted, batches=log_epochs.batches)
 
         with unlogged.until_logged(cache_file, fitted):
@@ -97,7 +98,8 @@ def log_dataset(split: Split, dataset: str, context: str, digest: str | None = N
 
 
 def _log_model(recipe: Recipe, seed: int, fitted: Fitted, data: Training) -> str:
-    return mlflow.tensorflow.log_model(
+    keras.config.disable_interactive_logging()  # MLflow tries the example, with a progress bar
+    logged = mlflow.tensorflow.log_model(
         fitted.model,
         name=f"{recipe.name}-seed-{seed}",
         signature=SIGNATURE,
@@ -106,7 +108,27 @@ def _log_model(recipe: Recipe, seed: int, fitted: Fitted, data: Training) -> str
         keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
         # Explicit, or MLflow spends half a minute inferring them.
         pip_requirements=pinned(*PACKAGES),
-    ).model_id
+    )
+    keras.config.enable_interactive_logging()
+    return logged.model_id
+
+
+class PrintEpochs(keras.callbacks.Callback):
+    """A line for each epoch that fits 80 columns; its progress too, if a person is watching."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:  # noqa: D102
+        if sys.stdout.isatty():
+            share = (batch + 1) / self.params["steps"]
+            print(f"\rTraining: {share:.0%} of the epoch", end="", flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
+        logs = logs or {}
+        print(
+            f"{chr(13) if sys.stdout.isatty() else ''}Epoch {epoch + 1}/{self.params['epochs']}: "
+            f"accuracy {logs['accuracy']:.4f}, val_accuracy {logs['val_accuracy']:.4f}, "
+            f"val_loss {logs['val_loss']:.4f}, {logs['epoch_seconds']:.1f} s",
+            flush=True,
+        )
 
 
 class LogEpochs(keras.callbacks.Callback):

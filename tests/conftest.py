@@ -78,11 +78,13 @@ class Server:
             self.port = str(free.getsockname()[1])
         self.address = f"http://127.0.0.1:{self.port}"
         self.folder, self.database = folder, database or f"sqlite:///{folder}/server.db"
+        self.options: list[str] = []  # more of `mlflow server`
 
     def start(self):
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", self.port, "--workers", "1", "--backend-store-uri", self.database]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += self.options
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

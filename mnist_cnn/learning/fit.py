@@ -63,7 +63,7 @@ def fit(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        steps_per_execution=_steps_per_execution(steps),
+        steps_per_execution=_steps_per_execution(steps, recipe.epochs),
     )
     # Variables that a first step makes cost a second trace of it.
     learner.optimizer.build(model.trainable_variables)
@@ -162,12 +162,13 @@ class _Learner(keras.Model):
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
-def _steps_per_execution(steps: int) -> int:
-    """Steps in one call: few calls keep Python out of the way, ten or more the progress bar alive.
+def _steps_per_execution(steps: int, epochs: int) -> int:
+    """Steps in one call: few calls keep Python out of the way.
 
-    A divisor of the steps of an epoch, for Keras would take the rest from the next epoch.
+    Ten or more an epoch keep the progress alive, and fifty in all make a learning curve. A divisor
+    of the steps of an epoch, for Keras would take the rest from the next epoch.
     """
-    calls = next((n for n in range(10, steps) if steps % n == 0), steps)
+    calls = next((n for n in range(max(10, 50 // epochs), steps) if steps % n == 0), steps)
     return steps // calls
 
 

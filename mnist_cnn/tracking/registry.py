@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def find(uri: str) -> ModelRef:
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
     number = str(found.version)
-    return ModelRef(f"models:/{name}/{number}", name, number, found.model_id or "", found.tags)
+    # MLflow's own store keeps the logged model as the version's source only.
+    logged = re.fullmatch("models:/(m-[0-9a-f]+)", found.source or "")
+    model_id = found.model_id or (logged[1] if logged else "")
+    return ModelRef(f"models:/{name}/{number}", name, number, model_id, found.tags)
 
 
 def champion() -> ModelRef | None:

@@ -33,6 +33,8 @@ HEADLINES = (
 
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it informs of, we say ourselves
+    # That an environment made by uv has no pip.
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
 
 @contextmanager

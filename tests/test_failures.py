@@ -1,0 +1,199 @@
+"""Stores and servers that cannot be used: each is told in one true sentence, at once."""
+
+import json
+import sqlite3
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import mlflow
+import numpy as np
+import pytest
+
+from mnist_cnn import cli
+from mnist_cnn.tracking import registry
+from tests.conftest import Server, start, wait_for
+
+VERBS = {
+    "train": ["train", "--epochs", "1"],
+    "evaluate": ["evaluate"],
+    "promote": ["promote", "--version", "1"],
+    "convert": ["convert"],
+    "tune": ["tune", "--trials", "1", "--workers", "1", "--storage", "sqlite:///never.db"],
+    "benchmark": ["benchmark", "--recipes", "fast", "--seeds", "1"],
+    "main": ["main", "--epochs", "1"],
+}
+
+
+@contextmanager
+def tracking_uri(uri):
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def told(command, capsys):
+    """The one sentence that a failing command says."""
+    capsys.readouterr()
+    began = time.monotonic()
+    assert cli.run(command) == 1
+    assert time.monotonic() - began < 60, "no waiting as for a lost server"
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_file_that_is_no_database_is_one_sentence(store, capsys, verb):
+    (store / "text.db").write_text("this is no database " * 100)
+    with tracking_uri(f"sqlite:///{store}/text.db"):
+        line = told(VERBS[verb], capsys)
+    assert line == (
+        f"mnist_cnn {verb}: the tracking store sqlite:///{store}/text.db cannot be used: "
+        "file is not a database."
+    )
+    assert (store / "text.db").read_text().startswith("this is no database"), "untouched"
+
+
+def test_a_folder_as_database_is_one_sentence(store, capsys):
+    (store / "folder.db").mkdir()
+    with tracking_uri(f"sqlite:///{store}/folder.db"):
+        assert "cannot be used: unable to open database file." in told(VERBS["train"], capsys)
+
+
+def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, capsys):
+    with tracking_uri("postgresql://me:secret@127.0.0.1:9/x"):
+        line = told(VERBS["train"], capsys)
+    assert line.startswith("mnist_cnn train: the tracking store postgresql://me:***@127.0.0.1:9/x")
+    assert "refused" in line
+    assert "secret" not in line
+
+
+@pytest.mark.slow
+def test_a_locked_database_is_one_sentence(store, capsys):
+    assert cli.run(["promote", "--version", "999"]) == 1  # makes the store
+    with sqlite3.connect(store / "mlflow.db") as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert "cannot be used: database is locked." in told(VERBS["train"], capsys)
+
+
+ANSWERS = {
+    401: "(Unauthorized): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    403: "(Forbidden): its administrator can allow it to the user named in MLFLOW_TRACKING_USER",
+    404: "(Not Found): set MLFLOW_TRACKING_URI to the address of an MLflow server.",
+}
+
+
+@pytest.mark.parametrize("status", ANSWERS)
+def test_a_server_that_refuses_is_told_as_it_answered(store, capsys, status):
+    asked = []
+
+    class Refuse(BaseHTTPRequestHandler):
+        def answer(self):
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>no</html>")
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with tracking_uri(address):
+            line = told(VERBS["train"], capsys)
+        server.shutdown()
+    assert line.startswith(f"mnist_cnn train: the tracking server {address} answered {status} ")
+    assert ANSWERS[status] in line
+    assert len(asked) == 1, "asked once: a refusal is no lost server"
+
+
+def test_a_data_set_without_test_images_is_refused_by_main_before_it_trains(store, capsys):
+    images = np.zeros((24, 28, 28), np.uint8)
+    np.savez(store / "half.npz", x_train=images, y_train=np.arange(24) % 10)
+    line = told(["main", "--dataset", "half.npz"], capsys)
+    assert "x_test" in line
+    assert not mlflow.search_runs(filter_string="tags.verb = 'train'", output_format="list")
+
+
+@pytest.mark.slow
+def test_the_champion_answers_through_mlflows_own_server_and_command(small, store, tmp_path):
+    command = ["train", "--dataset", str(small), "--epochs", "2", "--batch_size", "32"]
+    assert cli.run(command) == 0
+    assert cli.run(["promote", "--version", "1"]) == 0
+    uri = f"models:/{registry.NAME}@champion"
+    images = np.load(small)["x_test"][:3, :, :, None] / 255
+    expected = mlflow.pyfunc.load_model(uri).predict(images.astype(np.float32))
+    request = json.dumps({"inputs": images.tolist()})
+    (tmp_path / "in.json").write_text(request)
+
+    where = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    models = ["-m", "mlflow", "models"]
+    same = ["-m", uri, "--env-manager", "local"]
+    files = ["-i", tmp_path / "in.json", "-o", tmp_path / "out.json"]
+    process = start(store, *files, program=(*models, "predict", *same), **where)
+    assert process.wait(300) == 0, process.communicate()[1]
+    found = json.loads((tmp_path / "out.json").read_text())["predictions"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    free = Server(tmp_path / "port")  # only for a free port
+    process = start(store, "-p", free.port, program=(*models, "serve", *same), **where)
+    free.process = process
+    try:
+        wait_for(lambda: alive(free.address), process)
+        asked = urllib.request.Request(
+            f"{free.address}/invocations", request.encode(), {"Content-Type": "application/json"}
+        )
+        found = json.loads(urllib.request.urlopen(asked, timeout=60).read())["predictions"]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    finally:
+        free.kill()
+
+
+def alive(address):
+    try:
+        return urllib.request.urlopen(f"{address}/ping", timeout=1).status == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_server_with_passwords_on_postgresql(small, tmp_path, postgres, monkeypatch):
+    """MLflow's own basic authentication: the right password does all, a wrong one is told."""
+    monkeypatch.setenv("PGPASSWORD", "between-us")
+    server = Server(tmp_path / "server", postgres.replace("/study?", "/tracking2?"))
+    server.options = ["--app-name", "basic-auth"]
+    monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "for this test only")
+    work = tmp_path / "work"
+    work.mkdir()
+    where = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_TRACKING_USERNAME": "admin"}
+    right = {**where, "MLFLOW_TRACKING_PASSWORD": "password1234"}
+    wrong = {**where, "MLFLOW_TRACKING_PASSWORD": "password"}
+    data = ["--dataset", str(small), "--batch_size", "32"]
+    tune = ["tune", *data[:2], "--trials", "2", "--workers", "1", "--epochs", "1"]
+    tune += ["--storage", postgres, "--filters_choices", "2,4"]
+
+    def ends(process):
+        _, err = process.communicate(timeout=900)
+        assert "Traceback" not in err, err
+        return process.returncode, err
+
+    server.start()
+    try:
+        for command in (["main", *data], ["evaluate"], ["promote", "--version", "1"]):
+            code, err = ends(start(work, *command, **wrong))
+            assert code == 1
+            assert f"the tracking server {server.address} answered 401 (Unauthorized)" in err
+            code, err = ends(start(work, *command, **right))
+            assert code == 0, err
+        both = [start(work, *tune, **right) for _ in range(2)]
+        assert [ends(process)[0] for process in both] == [0, 0]
+    finally:
+        server.kill()
