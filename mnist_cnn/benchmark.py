@@ -72,6 +72,11 @@ def benchmark(
                 f"images={max(images)}, threads={max(threads)}: there are {len(training.train)} "
                 f"training images and {cores()} cores."
             )
+        if min(threads) < cores() and not hasattr(os, "sched_setaffinity"):
+            raise UserError(
+                f"threads={min(threads)}: only Linux can hold a process on some of the cores; here "
+                f"all {cores()} can be measured, threads=0."
+            )
         # TensorFlow sizes its threads by the cores it finds now, before `_only` hides some.
         tf.config.list_logical_devices()
         rows = _unfinished(settings, definition)
@@ -96,7 +101,7 @@ def benchmark(
 
 @contextmanager
 def _only(count: int) -> Iterator[None]:
-    """Hold every thread of this process on its first `count` cores."""
+    """Hold every thread of this process on its first `count` cores; fewer than all on Linux."""
     if count == cores():
         yield
         return
@@ -121,8 +126,8 @@ def _report(rows: list[Row]) -> None:
     if frame[["images", "threads"]].nunique().max() > 1:
         mlflow.log_figure(plots.scaling(frame), "scaling.png")
     means = frame.groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
-    for name, values in means.iterrows():
-        key = re.sub(r"[^a-z0-9.]", "_", name)
+    for name, values in means.to_dict("index").items():
+        key = re.sub(r"[^a-z0-9.]", "_", str(name))
         mlflow.log_metrics({f"{key}.{metric}": value for metric, value in values.items()})
     about = environment()
     print(f"{about['cores']} cores, tensorflow {about['tensorflow']}, keras {about['keras']}:\n")
@@ -132,16 +137,16 @@ def _report(rows: list[Row]) -> None:
 def measure(
     name: str, recipe: Recipe | None, seed: int, threads: int, training: Training, test: Split
 ) -> Row:
-    """Train with `seed` and answer the test images, once warm; the control does both plainly."""
+    """Train with `seed` and predict the test images, once warm; None is `bare_classic`."""
     fitted = fit(recipe, training, seed) if recipe else bare_classic(training, seed)
 
-    def answer(images: np.ndarray) -> np.ndarray:
+    def probabilities() -> np.ndarray:
         model = fitted.model
-        return predict(model, images) if recipe else model.predict(scaled(images), verbose=0)
+        return predict(model, test.x) if recipe else model.predict(scaled(test.x), verbose=0)
 
-    answer(test.x)  # not fewer: batches of another size would be traced again
+    probabilities()  # the first call traces
     started = time.perf_counter()
-    right = answer(test.x).argmax(1) == test.y
+    correct = probabilities().argmax(1) == test.y
     return Row(
         name,
         len(training.train),
@@ -151,7 +156,7 @@ def measure(
         fitted.train_seconds,
         time.perf_counter() - started,
         fitted.history["val_accuracy"][-1],
-        float(right.mean()),
+        float(correct.mean()),
     )
 
 
@@ -208,7 +213,9 @@ def _log(rows: list[Row]) -> None:
 
 def _unfinished(settings: dict, definition: str) -> list[Row]:
     """The rows of the newest run of the same benchmark, if that run did not come to its end."""
-    me = mlflow.active_run().info
+    run = mlflow.active_run()
+    assert run is not None
+    me = run.info
     earlier = mlflow.search_runs(
         [me.experiment_id],
         f"tags.verb = 'benchmark' and params.definition = '{definition}'",
@@ -226,6 +233,6 @@ def _unfinished(settings: dict, definition: str) -> list[Row]:
     except (MlflowException, OSError):
         return []
     mlflow.MlflowClient().set_terminated(same[0].info.run_id, "KILLED")
-    rows = [Row(**values) for values in pd.read_csv(io.StringIO(text)).to_dict("records")]
+    rows = [Row(*values) for values in pd.read_csv(io.StringIO(text)).itertuples(index=False)]
     _log(rows)
     return rows

@@ -58,6 +58,16 @@ def test_scaling_over_images_and_threads(store, small):
     assert cli.run([*map(str, command), "--images", "5000"]) == 1, "there are only 1,100"
 
 
+def test_fewer_threads_are_refused_where_a_process_cannot_be_held_on_cores(
+    store, small, monkeypatch, capsys
+):
+    monkeypatch.setattr(benchmark, "cores", lambda: 2)
+    monkeypatch.delattr("os.sched_setaffinity", raising=False)
+    command = ["benchmark", "--recipes", "fast", "--seeds", "1", "--dataset", str(small)]
+    assert cli.run([*command, "--threads", "1,2"]) == 1
+    assert "only Linux" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_control_is_classic(small):
     from mnist_cnn.learning.data import load_training

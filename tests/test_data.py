@@ -38,7 +38,7 @@ def idx(array: np.ndarray, magic: int | None = None) -> bytes:
 def write_folder(folder, n=24, compress=False):
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
-    for split in data.SPLITS:
+    for split in data.NPZ:
         images = rng.integers(0, 256, (n, 28, 28), np.uint8)
         for name, array in (("images-idx3", images), ("labels-idx1", images[:, 0, 0] % 10)):
             content = idx(array)

