@@ -153,7 +153,7 @@ VERBS: dict[str, click.Command] = {
             Parameter("timeout", "0", "seconds until no trial begins; 0: none", whole(0, 10**7)),
             Parameter(
                 "filters_choices",
-                "8,16,24,32,48,64",
+                "8,16,32,48,64,96,128",
                 "what each convolution may have",
                 wholes(1, 1024, "the choices"),
             ),

@@ -155,7 +155,7 @@ def search(choices):
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path):
     assert search((2, 4)).start() is None
-    held = search((16, 32, 64))
+    held = search(FAST.filters)
     storage = f"sqlite:///{tmp_path}/study.db"
     for _ in range(2):  # opened twice, tried once
         study = studies.open_study("first", storage, held, 0, lambda trial: None)
@@ -167,7 +167,7 @@ def test_the_recipe_itself_is_the_first_trial_where_the_space_holds_it(tmp_path)
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_a_trial_killed_before_its_first_heartbeat_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "HEARTBEAT", 1)
-    held = search((16, 32, 64))
+    held = search(FAST.filters)
     study = studies.open_study("cut", f"sqlite:///{tmp_path}/study.db", held, 0, lambda trial: None)
     study.ask()  # what a process leaves that is killed right after
 
