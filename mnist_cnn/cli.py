@@ -21,6 +21,7 @@ from mnist_cnn.parameters import (
     UserError,
     ValueType,
     WrongParameter,
+    file_of,
     interval,
     number,
     one_of,
@@ -202,6 +203,12 @@ VERBS: dict[str, click.Command] = {
             ),
             Parameter("split_weights_by_layer", "false", "files of its own a layer", BOOLEAN),
             Parameter("metadata", "", "text to keep in model.json", TEXT),
+            Parameter(
+                "inputs",
+                None,
+                "your own samples for the proof, an array for each input",
+                file_of(".npz"),
+            ),
         ),
         Verb(
             "serve",

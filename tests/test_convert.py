@@ -8,8 +8,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from mnist_cnn import cli, convert
-from mnist_cnn.browser import tfjs
+from mnist_cnn import cli
+from mnist_cnn.browser import proof, tfjs
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.tracking import registry
 
@@ -28,7 +28,7 @@ def model_files(folder):
 
 def whole(folder):
     """TensorFlow.js loads the folder and answers."""
-    found = tfjs.answers(folder, "tfjs_layers_model", [np.zeros((1, 28, 28, 1), np.float32)])
+    (found,) = tfjs.answers([tfjs.Job(folder, [np.zeros((1, 28, 28, 1), np.float32)])])
     return found.outputs[0].shape == (1, 10)
 
 
@@ -71,9 +71,9 @@ def files(folder):
 def test_a_failed_proof_leaves_output_as_it_was(champion, store, monkeypatch, capsys):
     assert cli.run(["convert", "--output", "kept"]) == 0
     before = files(store / "kept")
-    monkeypatch.setattr(convert, "LARGEST_DIFFERENCE", 1e-12)  # no float32 arithmetic is so exact
+    monkeypatch.setattr(proof, "ROUNDING", (0.0, 0.0))  # no float32 arithmetic is so exact
     assert cli.run(["convert", "--output", "kept"]) == 1
-    assert "does not answer as Keras does" in capsys.readouterr().err
+    assert "in TensorFlow.js: 0 of" in capsys.readouterr().err
     assert files(store / "kept") == before
 
 

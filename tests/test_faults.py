@@ -107,7 +107,7 @@ def whole(store, uri=None):
             assert "RUNNING" not in {t.state.name for t in study.trials}
     if (store / "out").exists():
         image = np.zeros((1, 28, 28, 1), np.float32)
-        found = tfjs.answers(store / "out", "tfjs_layers_model", [image])
+        (found,) = tfjs.answers([tfjs.Job(store / "out", [image])])
         assert found.outputs[0].shape == (1, 10)
     assert not (store / "out" / output_folder.PARTIAL).exists()
 
@@ -126,7 +126,7 @@ BOUNDARIES = [
     ("evaluate", ALIAS, "before"),
     ("evaluate", ALIAS, "after"),
     ("convert", "mnist_cnn.browser.tfjs:write", "after"),
-    ("convert", "mnist_cnn.convert:_proof", "after"),
+    ("convert", "mnist_cnn.convert:_try", "after"),
     ("convert", "mnist_cnn.browser.page:write", "after"),
     ("convert", "mnist_cnn.browser.output_folder:replace", "before"),
     ("convert", "mnist_cnn.browser.output_folder:replace", "after"),
@@ -296,7 +296,7 @@ def test_a_server_that_stays_away_costs_no_training(server, small, tmp_path, mon
 
 MIDWAY = {
     "evaluate": "mnist_cnn.evaluate:log_report",
-    "convert": "mnist_cnn.convert:_proof",
+    "convert": "mnist_cnn.convert:_try",
     "tune": "mnist_cnn.tune:fit",
     "coronation": "mnist_cnn.promote:registry.champion",
 }

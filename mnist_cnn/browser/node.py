@@ -45,7 +45,7 @@ def modules(pins: Path = SCRIPTS) -> Path:
         )
         if done.returncode != 0:
             shutil.rmtree(partial)
-            reasons = [line for line in done.stderr.splitlines() if "code" in line] or ["?"]
+            reasons = [line for line in str(done.stderr).splitlines() if "code" in line] or ["?"]
             raise UserError(f"TensorFlow.js could not be installed: npm says {reasons[0].strip()}.")
         os.replace(partial, folder)
     return folder
@@ -60,6 +60,8 @@ def run(script: str | Path, *arguments: str) -> str:
         text=True,
     )
     if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if "Error" in line]
-        raise UserError(f"TensorFlow.js refused: {(errors or [done.stderr.strip()])[0].strip()}")
-    return done.stdout
+        errors = [line for line in str(done.stderr).splitlines() if "Error" in line]
+        raise UserError(
+            f"TensorFlow.js refused: {(errors or [str(done.stderr).strip()])[0].strip()}"
+        )
+    return str(done.stdout)

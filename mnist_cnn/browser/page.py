@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mnist_cnn.browser import node
 from mnist_cnn.browser.drawings import PAGE
+from mnist_cnn.learning.adapter import Adapter
 
 _DIST = "node_modules/@tensorflow"
 LIBRARIES = {
@@ -29,11 +30,12 @@ POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'
 
 @dataclass(frozen=True)
 class Settings:
-    """What the page knows of its model: its format, its temperature, and from when it is sure."""
+    """What the page knows of its model: format, temperature, from when it is sure, its inputs."""
 
     output_format: str
     temperature: float
     sure_from: float
+    adapter: Adapter
 
 
 def write(folder: Path, settings: Settings) -> None:

@@ -1,8 +1,8 @@
-"""A Keras 3 model as TensorFlow.js files, and what TensorFlow.js answers from them.
+"""A Keras model as TensorFlow.js files, and what TensorFlow.js answers from them.
 
-TensorFlow.js 4.22 reads the topology as Keras 2 wrote it. The converter of tensorflowjs copies
-Keras 3's topology as it is, which TensorFlow.js then refuses; so the topology is rewritten here,
-and only the weight writer is the converter's own.
+The converter of tensorflowjs copies Keras 3's topology as it is, which TensorFlow.js 4.22 then
+refuses; so the topology is rewritten (keras2_topology), and only the writers of weights and of
+graphs are the converter's own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import gzip
 import importlib
 import json
 import os
+import re
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,33 +24,11 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import node, output_folder
+from mnist_cnn.browser.keras2_topology import topology
+from mnist_cnn.browser.lowering import leaves
 from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
 
-# Layers of TensorFlow.js 4.22 that mean the same in Keras 3.
-LAYERS = frozenset(
-    """InputLayer Dense Flatten Reshape Permute RepeatVector Dropout SpatialDropout1D Activation
-    ReLU LeakyReLU PReLU ELU Softmax Conv1D Conv2D Conv2DTranspose Conv3D DepthwiseConv2D
-    SeparableConv2D Cropping2D UpSampling2D ZeroPadding2D AveragePooling1D AveragePooling2D
-    AveragePooling3D MaxPooling1D MaxPooling2D GlobalAveragePooling1D
-    GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D Add Average Concatenate Maximum
-    Minimum Multiply Dot BatchNormalization LayerNormalization Embedding Rescaling GaussianNoise
-    GaussianDropout Normalization Sequential Functional""".split()
-)
-ACTIVATIONS = {"silu": "swish"} | {
-    name: name
-    for name in """elu gelu linear mish relu relu6 selu sigmoid softmax softplus
-    softsign swish tanh""".split()
-}
-# Options of Keras 3 that TensorFlow.js would silently ignore, with the value that changes nothing.
-NEUTRAL = {
-    "ReLU": {"negative_slope": 0.0, "threshold": 0.0},
-    "GlobalAveragePooling1D": {"keepdims": False},
-    "GlobalAveragePooling2D": {"keepdims": False},
-    "GlobalMaxPooling1D": {"keepdims": False},
-    "GlobalMaxPooling2D": {"keepdims": False},
-    "LayerNormalization": {"rms_scaling": False},
-}
 QUANTIZE = ("none", "float16", "uint16", "uint8")
 
 
@@ -64,23 +44,20 @@ class Written:
 
 
 def write(model: keras.Model, folder: Path, options: Written) -> None:
-    """Write model.json and its shards to `folder`.
+    """Write model.json and its shards, named by their digests, to `folder`.
 
     Raises UserError for what cannot be written in TensorFlow.js, OSError for a full disk.
     """
-    quantization = {} if options.quantize == "none" else {options.quantize: "*"}
     to_files = _write_graph if options.output_format == "tfjs_graph_model" else _write_layers
     try:
-        to_files(model, folder, options, quantization)
+        content = to_files(model, folder, options)
     except tf.errors.ResourceExhaustedError as error:  # the writer's own file layer
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-    path = folder / "model.json"
-    content = json.loads(path.read_text())
     for group in content["weightsManifest"]:
         group["paths"] = [_with_digest(folder / name) for name in group["paths"]]
     if options.metadata:
         content["userDefinedMetadata"] = {"metadata": options.metadata}
-    path.write_text(json.dumps(content))
+    (folder / "model.json").write_text(json.dumps(content))
 
 
 def _with_digest(shard: Path) -> str:
@@ -90,62 +67,139 @@ def _with_digest(shard: Path) -> str:
     return name
 
 
-def _write_layers(
-    model: keras.Model, folder: Path, options: Written, quantization: dict[str, str]
-) -> None:
+def _quantization(options: Written) -> dict[str, str]:
+    return {} if options.quantize == "none" else {options.quantize: "*"}
+
+
+def _write_layers(model: keras.Model, folder: Path, options: Written) -> dict:
     write_weights = _tensorflowjs("tensorflowjs.write_weights")
-    topology = _layer(json.loads(model.to_json()))
+    config = topology(model)
     groups = [
         [
-            {"name": _weight_name(layer, weight), "data": np.asarray(weight.numpy())}
-            for weight in layer.weights
-            if not (type(layer).__name__ == "Normalization" and weight.name == "count")
+            {"name": name, "data": np.asarray(value)}
+            for name, value in _weights(layer, (layer.name,))
         ]
-        for layer in _leaves(model)
-        if layer.weights
+        for layer in model.layers
     ]
-    names = [weight["name"] for group in groups for weight in group]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(
-            f"layer {min(twice).rsplit('/', 1)[0]!r} occurs twice (in nested models); "
-            "TensorFlow.js needs a name of its own for every layer: rename one."
-        )
     if not options.split_weights_by_layer:
         groups = [[weight for group in groups for weight in group]]
     manifest = write_weights.write_weights(
-        groups,
+        [group for group in groups if group] or [[]],
         str(folder),
         write_manifest=False,
         shard_size_bytes=options.weight_shard_size_bytes,
-        quantization_dtype_map=quantization,
+        quantization_dtype_map=_quantization(options),
     )
-    content = {
+    return {
         "format": "layers-model",
         "generatedBy": f"keras v{keras.__version__}",
         "convertedBy": "mnist_cnn",
         "modelTopology": {
             "keras_version": keras.__version__,
             "backend": "tensorflow",
-            "model_config": topology,
+            "model_config": config,
         },
         "weightsManifest": manifest,
     }
-    (folder / "model.json").write_text(json.dumps(content))
 
 
-def _write_graph(
-    model: keras.Model, folder: Path, options: Written, quantization: dict[str, str]
-) -> None:
+def _weights(layer: keras.Layer, scope: tuple[str, ...]) -> Iterator[tuple[str, keras.Variable]]:
+    """The weights of a layer, or of the layers in it, under the names TensorFlow.js gives them."""
+    kind = type(layer).__name__
+    cells = getattr(getattr(layer, "cell", None), "cells", ())
+    if isinstance(getattr(layer, "layers", None), list):  # a nested model
+        for inner in layer.layers:
+            yield from _weights(inner, (inner.name,))
+    elif kind == "Bidirectional":
+        for inner in (layer.forward_layer, layer.backward_layer):
+            yield from _weights(inner, (*scope, inner.name))
+    elif kind == "TimeDistributed":
+        yield from _weights(layer.layer, scope)
+    elif cells:
+        for index, cell in enumerate(cells):
+            yield from _weights(cell, (*scope, f"RNNCell_{index}"))
+    else:
+        for weight in layer.weights:
+            name = weight.name.rsplit("/", 1)[-1].split(":")[0]
+            if (kind, name) == ("DepthwiseConv2D", "kernel"):
+                name = "depthwise_kernel"  # as in Keras 2
+            yield "/".join([*scope, name]), weight
+
+
+def packed(model: keras.Model, inputs: Sequence) -> Any:
+    """A flat list of inputs in the structure in which the model takes them."""
+    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", None))
+    return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
+
+
+def _write_graph(model: keras.Model, folder: Path, options: Written) -> dict:
     converter = _tensorflowjs("tensorflowjs.converters.tf_saved_model_conversion_v2")
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, f"input_{index}")
+        for index, tensor in enumerate(model.inputs)
+    ]
+
+    @tf.function(input_signature=specs, autograph=False)
+    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = tf.nest.flatten(model(packed(model, inputs), training=False))
+        return {f"output_{index:04}": output for index, output in enumerate(outputs)}
+
+    _unroll(model)
+    module = tf.Module()
+    module.serve = serve
+    module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     with tempfile.TemporaryDirectory() as saved:
-        model.export(saved, verbose=False)
-        converter.convert_tf_saved_model(
-            saved,
-            str(folder),
-            quantization_dtype_map=quantization,
-            weight_shard_size_bytes=options.weight_shard_size_bytes,
-        )
+        tf.saved_model.save(module, saved, signatures=serve)
+        try:
+            converter.convert_tf_saved_model(
+                saved,
+                str(folder),
+                quantization_dtype_map=_quantization(options),
+                weight_shard_size_bytes=options.weight_shard_size_bytes,
+                control_flow_v2=True,
+            )
+        except ValueError as error:
+            raise _unsupported(model, serve, error) from None
+    content = json.loads((folder / "model.json").read_text())
+    signature = content["signature"]
+    for end, names in (("inputs", _names(model.inputs)), ("outputs", _names(model.outputs))):
+        # The converter writes them in any order and, of equal shape, under any name.
+        nodes = sorted(signature[end].values(), key=lambda node: _position(node["name"]))
+        signature[end] = dict(zip(names, nodes, strict=True))
+    return content
+
+
+def _unroll(model: keras.Model) -> None:
+    """TensorFlow.js frees what a loop collects before it is read: no loop where that is needed."""
+    for layer in leaves(model):
+        parts = [getattr(layer, name, layer) for name in ("forward_layer", "backward_layer")]
+        if getattr(parts[0], "return_sequences", False) and None not in layer.input.shape[1:]:
+            for part in parts:
+                part.unroll = True
+
+
+def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Exception:
+    """The layer that needs an operation which TensorFlow.js has not; or the error as it is."""
+    reason, _, kinds = str(error).partition("\n")
+    if not reason.startswith("Unsupported Ops"):
+        return error
+    operations = function.get_concrete_function().graph.get_operations()
+    scopes = [one.name.split("/") for one in operations if one.type in kinds.split(", ")]
+    parts = [re.sub(r"_\d+$", "", part) for part in (scopes or [[]])[0]]
+    found = [x.name for x in leaves(model) if re.sub(r"_\d+$", "", x.name) in parts]
+    layer = f"layer {found[0]!r}" if found else "the model"
+    return UserError(f"{layer} needs {kinds.strip()}, which TensorFlow.js does not have.")
+
+
+def _names(tensors: Sequence) -> list[str]:
+    """Of each input or output the layer it comes from, numbered where one has several."""
+    names = [tensor._keras_history[0].name for tensor in tensors]
+    return [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+
+
+def _position(node: str) -> int:
+    """Of the nodes input_0:0, input_1:0, ... and of Identity:0, Identity_1:0, ..."""
+    return int((re.findall(r"_(\d+):0$", node) or ["0"])[0])
 
 
 def _tensorflowjs(name: str) -> ModuleType:
@@ -157,160 +211,68 @@ def _tensorflowjs(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-def _weight_name(layer: keras.Layer, weight: keras.Variable) -> str:
-    # Keras 3 calls it kernel, as in every convolution; Keras 2 did not.
-    renamed = {
-        ("DepthwiseConv2D", "kernel"): "depthwise_kernel",
-        ("Normalization", "mean"): "moving_mean",
-        ("Normalization", "variance"): "moving_variance",
-    }
-    return f"{layer.name}/{renamed.get((type(layer).__name__, weight.name), weight.name)}"
+@dataclass(frozen=True)
+class Job:
+    """Files to load and float32 or integer inputs (n, ...); `layers`: whose outputs to answer."""
 
-
-def _leaves(model: keras.Model) -> list[keras.Layer]:
-    """Layers with weights of their own: nested models opened, a shared layer once."""
-    found: dict[int, keras.Layer] = {}
-    for layer in model.layers:
-        inner = _leaves(layer) if isinstance(layer, keras.Model) else [layer]
-        found |= {id(leaf): leaf for leaf in inner}
-    return list(found.values())
-
-
-def _is_model(layer: dict[str, Any]) -> bool:
-    return layer["class_name"] in ("Sequential", "Functional")
-
-
-def _tensor(history: list, models: set[str]) -> list:
-    """[layer, node, tensor] as TensorFlow.js counts: a nested model's own graph is its node 0."""
-    name, call, index = history
-    return [name, call + (name in models), index]
-
-
-def _layer(layer: dict[str, Any], siblings: set[str] = frozenset()) -> dict[str, Any]:
-    """One layer or model of Keras 3's JSON as Keras 2 wrote it. Raises UserError by name.
-
-    `siblings`: the names of the models among the layers beside it.
-    """
-    kind, config = layer["class_name"], dict(layer["config"])
-    name = config.get("name", "?")
-    if kind not in LAYERS:
-        raise UserError(
-            f"layer {name!r} is a {kind}, which TensorFlow.js does not have; leave it out or "
-            "put layers of the same effect in its place, or try output_format=tfjs_graph_model."
-        )
-    for option, neutral in NEUTRAL.get(kind, {}).items():
-        if config.get(option, neutral) not in (neutral, None):
-            raise UserError(
-                f"layer {name!r} ({kind}) has {option}={config[option]!r}, which TensorFlow.js "
-                f"would ignore; only {neutral!r} can be converted to tfjs_layers_model."
-            )
-
-    if kind == "Normalization":
-        kind, config = "BatchNormalization", _as_batch_normalization(name, config)
-    if "layers" in config:
-        models = {inner["config"]["name"] for inner in config["layers"] if _is_model(inner)}
-        config["layers"] = [_layer(inner, models) for inner in config["layers"]]
-        for end in ("input_layers", "output_layers"):
-            if end in config:
-                config[end] = [_tensor(tensor, models) for tensor in _ends(config[end])]
-    config.pop("build_input_shape", None)
-    for key, value in list(config.items()):
-        config[key] = _value(name, key, value)
-    if "batch_shape" in config:
-        config["batch_input_shape"] = config.pop("batch_shape")
-    if kind == "LeakyReLU":
-        config["alpha"] = config.pop("negative_slope")
-
-    rewritten = {"class_name": "Model" if kind == "Functional" else kind, "config": config}
-    if "inbound_nodes" in layer:
-        rewritten["name"] = layer["name"]
-        rewritten["inbound_nodes"] = [_inbound(call, siblings) for call in layer["inbound_nodes"]]
-    return rewritten
-
-
-def _as_batch_normalization(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """What an adapted Normalization of the last axis does, as the layer TensorFlow.js has."""
-    if config["axis"] not in (-1, [-1], (-1,)) or config["mean"] is not None or config["invert"]:
-        raise UserError(
-            f"layer {name!r} (Normalization) can be converted only as adapt() leaves it, with "
-            "axis=-1 and without mean, variance or invert."
-        )
-    fixed = {"axis": -1, "momentum": 0.99, "center": False, "scale": False}
-    # Keras bounds the standard deviation from below by 1e-7, its square here.
-    return {"name": name, "dtype": config["dtype"], "epsilon": 1e-14, **fixed}
-
-
-def _value(layer: str, key: str, value: Any) -> Any:
-    if key == "dtype" and isinstance(value, dict):
-        return value["config"]["name"]
-    if key.endswith("_initializer"):
-        return {"class_name": "Zeros", "config": {}}  # the weights follow
-    if key.endswith(("_regularizer", "_constraint")):
-        return None  # of training only
-    if key == "activation":
-        if isinstance(value, dict) or value not in ACTIVATIONS:
-            raise UserError(
-                f"layer {layer!r} has activation {value!r}, which TensorFlow.js does not have; "
-                f"allowed: {', '.join(sorted(ACTIVATIONS))}."
-            )
-        return ACTIVATIONS[value]
-    return value
-
-
-def _ends(ends: list) -> list:
-    """Inputs or outputs of a functional model; Keras 3 leaves the outer list of a single one."""
-    return [ends] if ends and isinstance(ends[0], str) else ends
-
-
-def _inbound(call: dict[str, Any], models: set[str]) -> list:
-    """One call of a layer: the tensors that went in, as [layer, node, tensor, {}] each."""
-    found = []
-
-    def visit(value: Any) -> None:
-        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            found.append([*_tensor(value["config"]["keras_history"], models), {}])
-        elif isinstance(value, list):
-            for item in value:
-                visit(item)
-
-    visit(call["args"])
-    return found
+    folder: Path
+    inputs: list[np.ndarray]
+    batch: int = 250
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What TensorFlow.js answered: float32 (n, ...) per output, and warm seconds per example."""
+    """What TensorFlow.js answered: float32 (n, ...) per output, and warm seconds per example.
+
+    `error`: what it said instead, and `layers`, the names of those it was in, the innermost first.
+    """
 
     outputs: list[np.ndarray]
-    seconds_per_image: float
+    seconds_per_example: float = 0.0
+    error: str = ""
+    layers: Sequence[str] = ()
 
 
-def answers(folder: Path, output_format: str, inputs: list[np.ndarray]) -> Answers:
-    """Load `folder` in real TensorFlow.js under Node and answer float32 `inputs`, (n, ...) each."""
-    count = len(inputs[0])
+def answers(jobs: Sequence[Job]) -> list[Answers]:
+    """Load the files of each job in real TensorFlow.js, all in one process of Node, and answer."""
     with tempfile.TemporaryDirectory() as scratch:
-        job = {
-            "modules": str(node.modules()),
-            "folder": str(folder),
-            "format": output_format,
-            "count": count,
-            "batch": 250,
-            "output": f"{scratch}/out",
-            "inputs": [
-                {"shape": array.shape[1:], "file": f"{scratch}/in{i}.f32"}
-                for i, array in enumerate(inputs)
-            ],
-        }
-        for i, array in enumerate(inputs):
-            array.astype("<f4").tofile(f"{scratch}/in{i}.f32")
-        path = Path(scratch) / "job.json"
-        path.write_text(json.dumps(job))
-        told = json.loads(node.run("answer.mjs", str(path)).splitlines()[-1])
-        outputs = [
-            np.fromfile(f"{scratch}/out{i}.f32", "<f4").reshape(count, *shape)
-            for i, shape in enumerate(told["shapes"])
+        told = []
+        for number, job in enumerate(jobs):
+            inputs = []
+            for index, array in enumerate(job.inputs):
+                kind = "int32" if array.dtype.kind in "iub" else "float32"
+                file = f"{scratch}/{number}-in{index}"
+                array.astype(f"<{kind[0]}4").tofile(file)
+                inputs.append({"shape": array.shape[1:], "dtype": kind, "file": file})
+            told.append(
+                {
+                    "folder": str(job.folder),
+                    "inputs": inputs,
+                    "count": len(job.inputs[0]),
+                    "batch": job.batch,
+                    "output": f"{scratch}/{number}-out",
+                    "layers": job.layers or None,
+                }
+            )
+        Path(scratch, "jobs.json").write_text(
+            json.dumps({"modules": str(node.modules()), "jobs": told})
+        )
+        found = json.loads(node.run("answer.mjs", f"{scratch}/jobs.json"))
+        return [
+            _read(job, f"{scratch}/{number}-out", answer)
+            for number, (job, answer) in enumerate(zip(jobs, found, strict=True))
         ]
-    return Answers(outputs, told["seconds_per_image"])
+
+
+def _read(job: Job, prefix: str, answer: dict) -> Answers:
+    if "error" in answer:
+        return Answers([], error=answer["error"], layers=answer["layers"])
+    outputs = [
+        np.fromfile(f"{prefix}{index}.f32", "<f4").reshape(len(job.inputs[0]), *output["shape"])
+        for index, output in enumerate(answer["outputs"])
+    ]
+    return Answers(outputs, answer["seconds_per_example"])
 
 
 def sizes(folder: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ Every module that computes imports them from here, so the settings cannot come t
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,7 +49,14 @@ with suppress_stderr():
 
 # "You are saving your model as an HDF5 file": we know, MLflow and the web ask for it.
 logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice on retracing
 warnings.filterwarnings("ignore", message=".*HDF5 file.*")
+
+
+def legacy_keras() -> ModuleType:
+    """Keras 2, for files that it wrote; imported when there is one, for it takes seconds."""
+    with suppress_stderr():
+        return importlib.import_module("tf_keras")
 
 
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -60,4 +69,4 @@ def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.with_options(options)
 
 
-__all__ = ["keras", "suppress_stderr", "tf", "without_autotune"]
+__all__ = ["keras", "legacy_keras", "suppress_stderr", "tf", "without_autotune"]

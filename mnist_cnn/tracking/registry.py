@@ -11,8 +11,8 @@ from mlflow.data.dataset import Dataset
 from mlflow.exceptions import MlflowException
 from mlflow.utils.logging_utils import disable_logging, enable_logging
 
+from mnist_cnn.learning import model_file
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.learning.untrusted import check_model
 from mnist_cnn.parameters import UserError
 from mnist_cnn.tracking.failures import is_lost, retry_on_conflict
 
@@ -115,11 +115,10 @@ def load(model: ModelRef) -> keras.Model:
             paths = [folder / name for name in ("model.h5", "model.keras")]
         path = next((file for file in paths if file.is_file()), None)
         if path is None:
-            raise UserError(f"model={model.uri} holds no Keras .h5 or .keras file.")
-        check_model(path)
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except UserError:
-        raise
+            raise UserError("it holds no Keras .h5 or .keras file.")
+        return model_file.load(path)
+    except UserError as error:
+        raise UserError(f"model={model.uri} cannot be loaded: {error}") from None
     except Exception as error:  # whatever is raised at a file from elsewhere
         if isinstance(error, MlflowException) and is_lost(error):
             raise

@@ -49,7 +49,9 @@ function think() {
   if (!picture) return say('empty', '', '', 'Draw a digit from 0 to 9.', []);
 
   const started = performance.now();
-  const raw = tf.tidy(() => model.predict(tf.tensor4d(picture, [1, 28, 28, 1])).dataSync());
+  const {low, high, shape} = settings.adapter;
+  const raw = tf.tidy(() => model.predict(
+    tf.tensor(picture.map((value) => low + value * (high - low)), [1, ...shape])).dataSync());
   answer.dataset.milliseconds = (performance.now() - started).toFixed(2);
   const probabilities = calibrated(Array.from(raw));
   const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
@@ -61,7 +63,10 @@ function think() {
 }
 
 // Temperature scaling (Guo et al. 2017): p^(1/T), normalised; T was fitted on validation images.
-function calibrated(probabilities) {
+function calibrated(answers) {
+  const largest = Math.max(...answers);
+  const logits = settings.adapter.output === 'logits';
+  const probabilities = logits ? answers.map((value) => Math.exp(value - largest)) : answers;
   const powers = probabilities.map((p) => Math.max(p, 1e-12) ** (1 / settings.temperature));
   const sum = powers.reduce((a, b) => a + b);
   return powers.map((power) => power / sum);
@@ -169,7 +174,7 @@ async function load() {
   const source = settings.model ? embedded(settings.model) : 'model.json';
   const graph = settings.output_format === 'tfjs_graph_model';
   const loaded = await (graph ? tf.loadGraphModel(source) : tf.loadLayersModel(source));
-  tf.tidy(() => loaded.predict(tf.zeros([1, 28, 28, 1])).dataSync()); // compiles
+  tf.tidy(() => loaded.predict(tf.zeros([1, ...settings.adapter.shape])).dataSync()); // compiles
   model = loaded;
   answer.dataset.ready = performance.now().toFixed(0);
   changed();
