@@ -139,7 +139,7 @@ FAST = Recipe(
 TINY = replace(
     FAST,
     name="tiny",
-    claim="the smallest model that is still good, for a browser: about 99.5 % in half of classic's time",
+    claim="the smallest model that is still good, for a browser: 99.5 % in half of classic's time",
     network="deep",
     # Arithmetic is cheap to ship and weights are not: few filters, at the full resolution.
     filters=(10, 10, 16, 20, 20),
