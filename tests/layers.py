@@ -124,11 +124,6 @@ TABLE = {
     "BatchNormalization": (lambda: image(L.BatchNormalization(epsilon=0.1)), "", ""),
     "BatchNormalization, axis=1": (lambda: image(L.BatchNormalization(axis=1)), "axis=1", ""),
     "LayerNormalization": (lambda: image(L.LayerNormalization(axis=[1, 2])), "", ""),
-    "LayerNormalization, rms_scaling": (
-        lambda: image(L.LayerNormalization(rms_scaling=True)),
-        "rms_scaling=True",
-        "",
-    ),
     "Normalization": (lambda: image(adapted()), "", ""),
     "Normalization, given": (lambda: image(L.Normalization(mean=1.0, variance=2.0)), "", ""),
     "Rescaling": (lambda: stack(L.Rescaling(1 / 255, offset=-0.5), L.Conv2D(2, 3)), "", ""),
