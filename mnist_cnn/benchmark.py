@@ -67,16 +67,7 @@ def benchmark(
         training, test = load_training(dataset), load_test(dataset)
         images = tuple(size or len(training.train) for size in images)
         threads = tuple(count or cores() for count in threads)
-        if max(images) > len(training.train) or max(threads) > cores():
-            raise UserError(
-                f"images={max(images)}, threads={max(threads)}: there are {len(training.train)} "
-                f"training images and {cores()} cores."
-            )
-        if min(threads) < cores() and not hasattr(os, "sched_setaffinity"):
-            raise UserError(
-                f"threads={min(threads)}: only Linux can hold a process on some of the cores; here "
-                f"all {cores()} can be measured, threads=0."
-            )
+        _refuse_more_than_there_is(images, threads, len(training.train))
         # TensorFlow sizes its threads by the cores it finds now, before `_only` hides some.
         tf.config.list_logical_devices()
         rows = _unfinished(settings, definition)
@@ -97,6 +88,21 @@ def benchmark(
             )
             _log(rows)
         _report(rows)
+
+
+def _refuse_more_than_there_is(
+    images: tuple[int, ...], threads: tuple[int, ...], available: int
+) -> None:
+    if max(images) > available or max(threads) > cores():
+        raise UserError(
+            f"images={max(images)}, threads={max(threads)}: there are {available} "
+            f"training images and {cores()} cores."
+        )
+    if min(threads) < cores() and not hasattr(os, "sched_setaffinity"):
+        raise UserError(
+            f"threads={min(threads)}: only Linux can hold a process on some of the cores; here "
+            f"all {cores()} can be measured, threads=0."
+        )
 
 
 @contextmanager
