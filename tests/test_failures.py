@@ -1,7 +1,6 @@
 """Stores and servers that cannot be used: each is told in one true sentence, at once."""
 
 import json
-import sqlite3
 import threading
 import time
 import urllib.request
@@ -71,14 +70,6 @@ def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, c
     assert line.startswith("mnist_cnn train: the tracking store postgresql://me:***@127.0.0.1:9/x")
     assert "refused" in line
     assert "secret" not in line
-
-
-@pytest.mark.slow
-def test_a_locked_database_is_one_sentence(store, capsys):
-    assert cli.run(["promote", "--version", "999"]) == 1  # makes the store
-    with sqlite3.connect(store / "mlflow.db") as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        assert "cannot be used: database is locked." in told(VERBS["train"], capsys)
 
 
 ANSWERS = {

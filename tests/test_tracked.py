@@ -82,6 +82,31 @@ def test_registered_model_has_signature_example_and_h5(first):
     np.testing.assert_allclose(answers, predict(registry.load(first), images), atol=1e-5)
 
 
+def test_logged_models_are_ranked_by_what_was_measured_of_them(first, small):
+    (model,) = mlflow.search_logged_models(
+        filter_string="metrics.test_accuracy > 0.1 AND metrics.train_seconds > 0",
+        order_by=[{"field_name": "metrics.test_accuracy", "ascending": False}],
+        output_format="list",
+    )
+    assert model.name == "fast-seed-5"
+    found = {(metric.key, metric.dataset_name) for metric in model.metrics}
+    trained = {("train_seconds", "small.npz"), ("val_accuracy", "small.npz")}
+    assert (
+        trained | {("test_accuracy", "small.npz-test"), ("robust/fog", "small.npz-test")} <= found
+    )
+    evaluated = last_run("evaluate")
+    (images,) = evaluated.inputs.dataset_inputs
+    assert images.dataset.digest
+    assert {tag.key: tag.value for tag in images.tags}["mlflow.data.context"] == "test"
+    assert evaluated.info.run_name == "evaluate v1"
+    assert last_run("train").info.run_name == "train fast seed 5"
+    assert "val_accuracy" in last_run("train").data.tags["mlflow.note.content"]
+    tags = set(registry.find(first.uri).tags)
+    origin = {"recipe", "seed", "dataset", "dataset_digest"}
+    assert tags == origin | {"test_accuracy", "test_accuracy_interval", "verdict"}
+    assert last_run("train").data.metrics["batch/loss"] > 0
+
+
 def test_evaluate_logs_what_the_contract_names(first, small):
     run = last_run("evaluate")
     expected = {
@@ -164,6 +189,8 @@ def test_main_is_train_evaluate_and_convert_as_steps_of_one_run(first, small):
     assert {"train", "evaluate", "convert"} <= set(by_verb)
     assert by_verb["convert"].data.metrics["tfjs_agreement"] == 1.0
     assert by_verb["train"].data.params["learning_rate"] == "0.05"
+    headlines = {"val_accuracy", "train_seconds", "test_accuracy", "tfjs_agreement"}
+    assert headlines <= set(parent.data.metrics), "those of its steps"
     assert by_verb["evaluate"].data.tags["model_version"] == aliases()["candidate"]
 
 
