@@ -108,6 +108,8 @@ _TRAIN = (
     *(Parameter(name, None, h.meaning, h.type, hidden=True) for name, h in HYPERPARAMETERS.items()),
 )
 
+_DRAWINGS = "a file of recorded drawings, as the page saves them, to "
+
 # MLproject forwards to these and repeats nothing.
 VERBS: dict[str, click.Command] = {
     str(verb.name): verb
@@ -116,11 +118,13 @@ VERBS: dict[str, click.Command] = {
             "main",
             "Train, evaluate and convert one version, as steps of one run.",
             *_TRAIN,
+            Parameter("drawings", None, _DRAWINGS + "learn from too", file_of(".json")),
         ),
         Verb(
             "train",
             "Train a recipe and register the model as the new candidate.",
             *_TRAIN,
+            Parameter("drawings", None, _DRAWINGS + "learn from too", file_of(".json")),
         ),
         Verb(
             "evaluate",
@@ -134,6 +138,7 @@ VERBS: dict[str, click.Command] = {
                 "full: corruptions at every strength, on all test images",
                 one_of("standard", "full"),
             ),
+            Parameter("drawings", None, _DRAWINGS + "measure on", file_of(".json")),
         ),
         Verb(
             "promote",
@@ -203,6 +208,7 @@ VERBS: dict[str, click.Command] = {
             ),
             Parameter("split_weights_by_layer", "false", "files of its own a layer", BOOLEAN),
             Parameter("metadata", "", "text to keep in model.json", TEXT),
+            Parameter("drawings", None, _DRAWINGS + "measure on", file_of(".json")),
             Parameter(
                 "inputs",
                 None,

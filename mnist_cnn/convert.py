@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 
-from mnist_cnn.browser import drawings, lowering, output_folder, page, proof, tfjs
+from mnist_cnn.browser import lowering, output_folder, page, proof, tfjs
+from mnist_cnn.browser.drawings import Drawings
+from mnist_cnn.browser.drawings import read as read_drawings
 from mnist_cnn.browser.proof import Samples
 from mnist_cnn.browser.tfjs import QUANTIZE, Written
-from mnist_cnn.evaluation.metrics import best_temperature, calibrated, sure_from
+from mnist_cnn.evaluation import plots
+from mnist_cnn.evaluation.certainty import certainty, deciding_drawings, drawing_metrics
+from mnist_cnn.evaluation.metrics import calibrated
 from mnist_cnn.learning.adapter import Adapter, fits, fitted
 from mnist_cnn.learning.data import load_test, load_training
 from mnist_cnn.parameters import UserError
 from mnist_cnn.tracking import registry
 from mnist_cnn.tracking.runs import tracked
 
-SURE = 0.999  # share of right validation answers among those that the page is sure of
 DIFFERENCE = 0.01  # standard deviations of the answers that quantize=auto may move them by
 
 
@@ -45,14 +48,20 @@ def convert(
     quantize: str,
     max_accuracy_loss: float,
     inputs: str | None = None,
+    drawings: str | None = None,
     **options: Any,
 ) -> None:
-    """Convert `model`, prove it in TensorFlow.js and put the files into the folder `output`."""
+    """Convert `model`, prove it in TensorFlow.js and put the files into the folder `output`.
+
+    `drawings`: a file of recorded drawings to measure on, by default the project's own.
+    """
     settings = {"output": output, "quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
-    settings |= {name: value for name, value in (("model", model), ("inputs", inputs)) if value}
+    given = {"model": model, "inputs": inputs, "drawings": drawings}
+    settings |= {name: value for name, value in given.items() if value}
     with tracked("convert", **options, **settings):
         started = time.perf_counter()
         output_folder.check(output)
+        recorded = read_drawings(drawings)
         source = registry.find(model) if model else default_source()
         mlflow.set_tag("model_version", source.version)
         network, reduced = lowering.ready(registry.load(source))
@@ -64,7 +73,7 @@ def convert(
                 tried = _try(network, samples, Path(scratch), widths, options)
                 best = _choose(tried, quantize, max_accuracy_loss)
                 mlflow.log_artifacts(str(best.folder), "tfjs")
-                figures = best.figures | _add_page(best, samples, source, adapter)
+                figures = best.figures | _add_page(best, samples, source, adapter, recorded)
                 output_folder.replace(output, best.folder)
         except OSError as error:
             raise UserError(
@@ -201,31 +210,34 @@ def _table(tried: list[Tried]) -> str:
 
 
 def _add_page(
-    best: Tried, samples: Samples, source: registry.ModelRef, adapter: Adapter | None
+    best: Tried,
+    samples: Samples,
+    source: registry.ModelRef,
+    adapter: Adapter | None,
+    recorded: Drawings,
 ) -> dict[str, float]:
-    """The page, if the model reads digits: accuracy on the recorded drawings."""
+    """The page, if the model reads digits: metrics on the recorded drawings, misread ones logged.
+
+    How certain is certain is decided on validation images and on generated drawings.
+    """
     if adapter is None or source.tags.get("dataset") == "fashion_mnist":
         return {}
-    figures = _drawn(best.folder, adapter)
-    page.write(best.folder, _settings(samples, adapter, best.written.output_format))
-    mlflow.log_artifact(str(best.folder / "digits.html"))
-    return figures
-
-
-def _drawn(folder: Path, adapter: Adapter) -> dict[str, float]:
-    """Accuracy on the digits among the recorded drawings."""
-    recorded = drawings.read()
-    (found,) = tfjs.answers([tfjs.Job(folder, [adapter.inputs(255 * recorded.images)])])
-    digits = recorded.labels >= 0
-    right = found.outputs[0].argmax(-1) == recorded.labels
-    return {"drawn_accuracy": float(right[digits].mean())}
-
-
-def _settings(samples: Samples, adapter: Adapter, output_format: str) -> page.Settings:
-    """When the page says 'not sure': calibrated and decided on the validation images."""
     assert samples.labels is not None
-    labels = samples.labels[: samples.validation]
-    probabilities = adapter.probabilities(samples.expected[0][: samples.validation])
-    temperature = best_temperature(labels, probabilities)
-    sure = sure_from(labels, calibrated(probabilities, temperature), SURE)
-    return page.Settings(output_format, temperature, sure, adapter)
+    deciding = deciding_drawings()
+    asked = np.concatenate([deciding.x, 255 * recorded.images])
+    (found,) = tfjs.answers([tfjs.Job(best.folder, [adapter.inputs(asked)])])
+    generated, read = np.split(adapter.probabilities(found.outputs[0]), [len(deciding)])
+    known = certainty(
+        samples.labels[: samples.validation],
+        adapter.probabilities(samples.expected[0][: samples.validation]),
+        deciding.y,
+        generated,
+    )
+    digits = recorded.labels >= 0
+    honest = calibrated(read[digits], known.temperature)
+    figure = plots.misclassified(recorded.images[digits], recorded.labels[digits], honest)
+    mlflow.log_figure(figure, "misread_drawings.png")
+    settings = page.Settings(best.written.output_format, **asdict(known), adapter=adapter)
+    page.write(best.folder, settings)
+    mlflow.log_artifact(str(best.folder / "digits.html"))
+    return drawing_metrics(recorded.labels, recorded.writers, read, known)

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
+from mnist_cnn.browser.drawings import Drawings
+from mnist_cnn.browser.drawings import read as read_drawings
 from mnist_cnn.evaluation import plots
+from mnist_cnn.evaluation.certainty import certainty, deciding_drawings, drawing_metrics
 from mnist_cnn.evaluation.metrics import (
     accuracy_interval,
     best_temperature,
@@ -64,9 +67,20 @@ class Evaluation:
     slices: pd.DataFrame  # of `robustness.slices`, the worst first
 
 
-def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "standard") -> None:
-    """Evaluate `model` on the test images of `dataset`, in a tracked run; promote it if proven."""
-    with tracked("evaluate", model=model, promote=promote, depth=depth):
+def evaluate(
+    model: str,
+    dataset: str | None,
+    promote: bool,
+    depth: str = "standard",
+    drawings: str | None = None,
+) -> None:
+    """Evaluate `model` on the test images of `dataset`, in a tracked run; promote it if proven.
+
+    `drawings`: a file of recorded drawings to measure on, by default the project's own.
+    """
+    given = {"drawings": drawings} if drawings else {}
+    with tracked("evaluate", model=model, promote=promote, depth=depth, **given):
+        recorded = read_drawings(drawings)
         ref = registry.find(model)
         label_run(f"evaluate {'v' if ref.version else ''}{ref.version or Path(ref.uri).name}")
         dataset = dataset or ref.tags.get("dataset", "mnist")
@@ -80,6 +94,9 @@ def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "stand
         correct = on_validation.argmax(1) == training.validation.y
         measured = measure(network, test, temperature, depth == "full")
         print(".", flush=True)
+        if dataset != "fashion_mnist":
+            drawn = measure_drawn(network, recorded, training.validation.y, on_validation)
+            measured.metrics.update(drawn)
         registry.log_metrics(ref, measured.metrics, log_dataset(test, dataset, "test"))
         # Not one of the test images; the logged model has it from `train`.
         measured.metrics["val_accuracy"] = float(correct.mean())
@@ -92,6 +109,20 @@ def evaluate(model: str, dataset: str | None, promote: bool, depth: str = "stand
             print(verdict)
             summary += f"\n\n{verdict}"
         label_run(description=summary)
+
+
+def measure_drawn(
+    network: keras.Model, recorded: Drawings, labels: np.ndarray, on_validation: np.ndarray
+) -> dict[str, float]:
+    """Metrics on recorded drawings; logs those that are misread. `labels`: of validation."""
+    deciding = deciding_drawings()
+    known = certainty(labels, on_validation, deciding.y, predict(network, deciding.x))
+    images = np.rint(255 * recorded.images).astype(np.uint8)
+    read = predict(network, images)
+    digits = recorded.labels >= 0
+    shown = images[digits], recorded.labels[digits], calibrated(read[digits], known.temperature)
+    mlflow.log_figure(plots.misclassified(*shown), "misread_drawings.png")
+    return drawing_metrics(recorded.labels, recorded.writers, read, known)
 
 
 def measure(network: keras.Model, test: Split, temperature: float, full: bool) -> Evaluation:

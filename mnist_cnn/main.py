@@ -11,13 +11,13 @@ from mnist_cnn.tracking.runs import label_run, tracked, ui_address
 from mnist_cnn.train import train_version
 
 
-def main(recipe: Recipe, seed: int, dataset: str) -> None:
+def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> None:
     """The whole life of a model, in a parent run with one nested run a step."""
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
     with tracked("main", **settings, **hyperparameters(recipe)):
         label_run(f"main {recipe.name} seed {seed}")
         load_test(dataset)  # refused now, not by evaluate after an hour of training
-        version = train_version(recipe, seed, dataset)
+        version = train_version(recipe, seed, dataset, drawings)
         model = f"models:/{registry.NAME}/{version}"
         label_run(description=f"Version {version}: trained, then evaluated, then converted.")
         evaluate(model, dataset, promote=True)

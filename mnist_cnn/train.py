@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from contextlib import suppress
@@ -17,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from mnist_cnn.browser.drawings import read
 from mnist_cnn.evaluation import plots
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, load_training
@@ -42,28 +44,33 @@ SIGNATURE = ModelSignature(
 POINTS = 50  # of the learning curves by step, and one more for each epoch
 
 
-def train(recipe: Recipe, seed: int, dataset: str) -> None:
+def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> None:
     """Train `recipe` and register the model; see `train_version`."""
-    train_version(recipe, seed, dataset)
+    train_version(recipe, seed, dataset, drawings)
 
 
-def train_version(recipe: Recipe, seed: int, dataset: str) -> str:
-    """Version number of the model, trained in a tracked run and now the candidate."""
+def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> str:
+    """Version number of the model, trained in a tracked run and now the candidate.
+
+    `drawings`: a file of recorded drawings to learn from too.
+    """
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
+    settings |= {"drawings": drawings} if drawings else {}
     with tracked("train", **settings, **hyperparameters(recipe)):
         label_run(f"train {recipe.name} seed {seed}")
         data = load_training(dataset)
         log_params({"dataset_digest": data.digest, **environment()})
         images = log_dataset(data.train, dataset, "training", data.digest)
 
+        taught = with_drawings(data, drawings) if drawings else data
         log_epochs = LogEpochs()
-        cache_file = unlogged.cache_file(recipe, seed, data.digest, environment())
+        cache_file = unlogged.cache_file(recipe, seed, taught.digest, environment())
         fitted = unlogged.load(cache_file, recipe)
         if fitted:
             print("This model is trained already, and was not logged: it is logged now.")
             log_epochs.log_again(fitted)
         else:
-            fitted = fit(recipe, data, seed, callbacks=[log_epochs, PrintEpochs()], quiet=True)
+            fitted = fit(recipe, taught, seed, callbacks=[log_epochs, PrintEpochs()], quiet=True)
             fitted = replace(fitted, batches=log_epochs.batches)
 
         with unlogged.until_logged(cache_file, fitted):
@@ -95,6 +102,20 @@ def log_dataset(split: Split, dataset: str, context: str, digest: str | None = N
     images = from_numpy(split.x, targets=split.y, name=name, digest=digest)
     retry_on_conflict(mlflow.log_input, images, context=context)
     return images
+
+
+def with_drawings(data: Training, path: str) -> Training:
+    """`data` with the drawings of a file among the training images, as one image in fifty.
+
+    They are repeated for it, for a person draws a few dozen. Raises UserError.
+    """
+    own = read(path)
+    times = max(1, round(len(data.train) / 50 / len(own.labels)))
+    images = np.repeat(np.rint(255 * own.images).astype(np.uint8), times, axis=0)
+    labels = np.concatenate([data.train.y.astype(np.int32), np.repeat(own.labels, times)])
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:8]
+    train = Split(np.concatenate([data.train.x, images]), labels)
+    return replace(data, train=train, digest=data.digest[:8] + digest)
 
 
 def _log_model(recipe: Recipe, seed: int, fitted: Fitted, data: Training) -> str:

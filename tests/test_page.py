@@ -6,13 +6,21 @@ import signal
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mnist_cnn import cli
 from mnist_cnn.browser import drawings, node
+from mnist_cnn.evaluation.certainty import certainty, drawing_metrics
 from mnist_cnn.learning import handwriting
+from mnist_cnn.learning.data import load_training
+from mnist_cnn.learning.fit import fit
+from mnist_cnn.learning.model import predict
+from mnist_cnn.parameters import UserError
+from mnist_cnn.recipes import FAST
+from mnist_cnn.train import with_drawings
 from tests.conftest import ROOT, start
 
 ALL = json.loads(drawings.STROKES.read_text())
@@ -71,7 +79,8 @@ def held(told, origin):
 def read_rightly(told):
     for answer in told["answers"]:
         assert answer["cleared"] == "empty"
-        assert answer["state"] in ("sure", "unsure")
+        assert answer["state"] in ("sure", "unsure", "none")
+        assert (answer["digit"] == "") == (answer["state"] == "none")
         assert 0.1 <= float(answer["probability"]) <= 1
     return sum(answer["digit"] == str(answer["drawn"]) for answer in told["answers"])
 
@@ -95,9 +104,24 @@ def test_other_back_ends_answer_too(address, tmp_path, backend):
     assert read_rightly(told) >= 9
 
 
+def test_what_is_no_digit_is_said_to_be_none(address, tmp_path):
+    """The third state of the page."""
+    none = [d for d in ALL if d["digit"] < 0][:20]
+    states = [a["state"] for a in browse(tmp_path, f"{address}/", none)["answers"]]
+    assert states.count("none") >= 10, states
+    assert states.count("sure") <= 2, states
+
+
 def test_single_file_without_a_server(out, tmp_path):
-    told = browse(tmp_path, (out / "digits.html").as_uri(), BY_HAND[1])
+    """What a person says of a drawing is saved to their own machine, in the form that is read."""
+    told = browse(tmp_path, (out / "digits.html").as_uri(), BY_HAND[1], truth=3)
     assert told["opened"]["backend"] == "cpu"
+    (tmp_path / "mine.json").write_text(told["saved"])
+    (saved,) = json.loads(told["saved"])["drawings"]
+    assert saved["digit"] == 3
+    drawn = in_python([BY_HAND[1][-1]])[0]
+    mine = drawings.read(tmp_path / "mine.json")
+    assert abs(mine.images[0, :, :, 0] - drawn).mean() < 0.02
     held(told, (out / "digits.html").as_uri())
     assert read_rightly(told) >= 9
 
@@ -166,7 +190,72 @@ def mnist_likeness(small):
 def test_drawings_are_scored(out):
     from tests.test_tracked import last_run
 
-    assert last_run("convert").data.metrics["drawn_accuracy"] > 0.75
+    metrics = last_run("convert").data.metrics
+    assert metrics["drawn_accuracy"] > 0.9
+    assert metrics["drawn_unknown_sure"] < 0.1
+    assert metrics["drawn/sure"] > 0.7
+    assert metrics["drawn/wrong_and_sure"] < 0.05
+    assert {f"drawn/accuracy_{digit}" for digit in range(10)} <= set(metrics)
+    assert 0 < metrics["drawn/worst_writers"] < metrics["drawn_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[", "is no file of drawings"),
+        ("[" * 100_000, "is no file of drawings"),
+        ("[]", "no list of 1 to"),
+        ('{"drawings": 3}', "no list of 1 to"),
+        ('[{"digit": 10, "strokes": []}]', "the digit of drawing 0"),
+        ('[{"digit": 1, "strokes": []}]', "has not 1 to 20,000 points"),
+        ('[{"digit": 1, "strokes": [{"points": [[0, NaN]]}]}]', "the strokes of drawing 0"),
+        ('[{"digit": 1, "strokes": [{"points": [[0, 1e9]]}]}]', "the strokes of drawing 0"),
+        ('[{"digit": 1, "strokes": {"points": 1}}]', "the strokes of drawing 0"),
+        ('[{"digit": 1, "strokes": [{"points": [["a", 1]]}]}]', "the strokes of drawing 0"),
+    ],
+)
+def test_a_broken_file_of_drawings_is_refused(tmp_path, content, reason):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(UserError, match=reason) as refused:
+        drawings.read(tmp_path / "bad.json")
+    assert str(refused.value).startswith(f"drawings={tmp_path}")
+
+
+def test_certainty_is_decided_on_drawings_too():
+    """A network that takes what is no digit for a 3 with confidence 0.9 is not sure at 0.9."""
+    rng = np.random.default_rng(0)
+    validation = np.arange(1000) % 10
+    labels = np.concatenate([np.arange(600) % 10, np.full(400, -1)])
+
+    def predicted(digits, confidence):
+        return np.where(np.eye(10)[digits] > 0, confidence, (1 - confidence) / 9)
+
+    right = predicted(validation, rng.uniform(0.97, 0.99, (1000, 1)))
+    drawn = predicted(np.where(labels < 0, 3, labels), np.where(labels < 0, 0.9, 0.98)[:, None])
+    known = certainty(validation, right, labels, drawn)
+    scored = drawing_metrics(labels, np.arange(1000) // 20, drawn, known)
+    assert scored["drawn_unknown_sure"] == 0
+    assert scored["drawn_accuracy"] == scored["drawn/sure"] == 1
+    assert scored["drawn/unknown_called_none"] == 1, "below every digit"
+    trusting = certainty(validation, right, labels[:600], drawn[:600])
+    assert trusting.sure_from < known.sure_from
+
+
+def test_train_learns_from_drawings_of_ones_own(store, small, tmp_path):
+    mine = [dict(d, digit=(d["digit"] + 1) % 10) for d in ALL if d["digit"] >= 0]
+    (tmp_path / "mine.json").write_text(json.dumps({"drawings": mine}))
+    training = load_training(str(small))
+    taught = with_drawings(training, str(tmp_path / "mine.json"))
+    assert len(taught.train) > len(training.train)
+    assert taught.digest != training.digest
+    own = drawings.read(tmp_path / "mine.json")
+    x = np.rint(255 * own.images).astype(np.uint8)
+    recipe = replace(FAST, epochs=6, batch_size=32, drawn=0.0)
+    share = [
+        (predict(fit(recipe, data, 0, quiet=True).model, x).argmax(1) == own.labels).mean()
+        for data in (training, taught)
+    ]
+    assert share[0] < 0.2 < share[1], share
 
 
 def test_strokes_are_what_the_generator_writes():

@@ -24,7 +24,7 @@ LIBRARIES = {
     "tfjs-backend-wasm.wasm": f"{_DIST}/tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm",
     "tfjs-backend-wasm-simd.wasm": f"{_DIST}/tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm",
 }
-OWN = ("style.css", "prepare.js", "page.js")
+OWN = ("style.css", "prepare.js", "page.js", "tell.js")
 POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
 
 
@@ -35,6 +35,7 @@ class Settings:
     output_format: str
     temperature: float
     sure_from: float
+    none_below: float  # an answer of less confidence than this is no digit
     adapter: Adapter
 
 

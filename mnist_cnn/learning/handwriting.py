@@ -243,7 +243,7 @@ def recordings() -> list[dict]:
     """
     rng = np.random.default_rng(2026)
     known = [*ways(), *_mixtures(rng)]
-    found = []
+    found: list[dict] = []
     for hand in range(18):
         for digit in range(10):
             label = digit if hand < 12 else -1
@@ -255,19 +255,9 @@ def recordings() -> list[dict]:
             low, size = (f(np.concatenate(strokes), axis=0) for f in (np.min, np.ptp))
             scale = height / max(size.max(), 0.1)
             corner = 0.05 + rng.random(2) * (0.9 - scale * size)
-            found.append(
-                {
-                    "digit": label,
-                    "hand": hand,
-                    "strokes": [
-                        {
-                            "width": round(width, 3),
-                            "points": (corner + scale * (s - low)).round(3).tolist(),
-                        }
-                        for s in strokes
-                    ],
-                }
-            )
+            lines = [(corner + scale * (s - low)).round(3).tolist() for s in strokes]
+            drawn = [{"width": round(width, 3), "points": points} for points in lines]
+            found.append({"digit": label, "hand": hand, "strokes": drawn})
     return found
 
 

@@ -65,6 +65,12 @@ for (const {digit, strokes} of job.drawings) {
   await settle();
   told.answers.push({drawn: digit, cleared, ...(await answer())});
 }
+if (job.truth !== undefined) {
+  await page.click('#tell summary');
+  await page.click(`#truths button[value="${job.truth}"]`);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+  told.saved = readFileSync(await download.path(), 'utf8');
+}
 if (job.screenshot) await page.screenshot({path: job.screenshot});
 
 // Keys: a vertical line, taken back, drawn again and cleared.

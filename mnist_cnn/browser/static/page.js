@@ -56,10 +56,13 @@ function think() {
   const probabilities = calibrated(Array.from(raw));
   const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   const best = order[0];
-  const sure = probabilities[best] >= settings.sure_from;
-  const text = sure ? `This is a ${best}.` : `Not sure. Perhaps a ${best}?`;
+  const share = probabilities[best];
   const bars = order.slice(0, 3).map((digit) => [digit, probabilities[digit]]);
-  say(sure ? 'sure' : 'unsure', best, probabilities[best].toFixed(4), text, bars);
+  const article = best === 8 ? 'an' : 'a';
+  const [state, text] = share >= settings.sure_from ? ['sure', `This is ${article} ${best}.`]
+    : share < settings.none_below ? ['none', 'This is no digit.']
+      : ['unsure', `Not sure. Perhaps ${article} ${best}?`];
+  say(state, state === 'none' ? '' : best, share.toFixed(4), text, bars);
 }
 
 // Temperature scaling (Guo et al. 2017): p^(1/T), normalised; T was fitted on validation images.
