@@ -94,10 +94,10 @@ def evaluate(
         correct = on_validation.argmax(1) == training.validation.y
         measured = measure(network, test, temperature, depth == "full")
         print(".", flush=True)
+        registry.log_metrics(ref, measured.metrics, log_dataset(test, dataset, "test"))
         if dataset != "fashion_mnist":
             drawn = measure_drawn(network, recorded, training.validation.y, on_validation)
-            measured.metrics.update(drawn)
-        registry.log_metrics(ref, measured.metrics, log_dataset(test, dataset, "test"))
+            registry.log_metrics(ref, drawn)
         # Not one of the test images; the logged model has it from `train`.
         measured.metrics["val_accuracy"] = float(correct.mean())
         mlflow.log_metric("val_accuracy", measured.metrics["val_accuracy"])

@@ -133,7 +133,7 @@ FAST = Recipe(
     nesterov=True,
     label_smoothing=0.1,
     # Ways of writing that MNIST's writers hardly have, and what is no digit (docs/handwriting.md).
-    drawn=0.4,
+    drawn=0.25,
 )
 
 TINY = replace(
