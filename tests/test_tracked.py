@@ -268,7 +268,8 @@ FAILURES = {
 @pytest.mark.parametrize(("arguments", "says", "verb"), FAILURES.values(), ids=FAILURES)
 def test_failure_is_one_sentence_and_a_failed_run(first, store, arguments, says, verb, capsys):
     images, labels = np.zeros((24, 28, 28), np.uint8), np.arange(24) % 10
-    np.savez(store / "nan.npz", x_train=np.full(images.shape, np.nan), y_train=labels)
+    nan = {"x_train": np.full(images.shape, np.nan), "y_train": labels}
+    np.savez(store / "nan.npz", **nan, x_test=images, y_test=labels)
     np.savez(store / "half.npz", x_train=images, y_train=labels)
     (store / "text.h5").write_text("not a model")
     if not (store / "wide.keras").exists():

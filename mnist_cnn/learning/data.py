@@ -180,8 +180,10 @@ def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> 
         wrong = "split is empty."
     elif images.min() < 0 or images.max() > 255:
         wrong = "pixels go outside 0 to 255."
-    elif images.max() <= 1:
-        wrong = "pixels are at most 1; allowed are 0 to 255, so multiply images of 0 and 1 by 255."
+    elif images.max() == 1:
+        wrong = (
+            "pixels are 0 and 1 only; allowed are 0 to 255, so multiply images of 0 and 1 by 255."
+        )
     elif labels.min() < 0 or labels.max() > 9:
         wrong = "labels go outside 0 to 9."
     if wrong:
