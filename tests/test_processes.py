@@ -23,6 +23,8 @@ def test_each_worker_has_its_share_of_the_cores_and_its_exit_code_comes_back(tmp
 
 @pytest.mark.parametrize("inherited", [True, False], ids=["inherited", "as on Windows"])
 def test_ctrl_c_stops_workers_only_where_they_look(tmp_path, inherited, monkeypatch):
+    # Started in the background, Python ignores Ctrl-C itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not inherited:  # only the worker itself ignores the signal
         monkeypatch.setattr(processes.signal, "SIG_IGN", signal.SIG_DFL, raising=True)
     with pytest.raises(KeyboardInterrupt):

@@ -23,8 +23,8 @@ def mnist():
 
 @pytest.fixture(scope="module")
 def reader(mnist):
-    """`fast` after 6,000 images, twice."""
-    return fit(replace(FAST, epochs=2), mnist, seed=0, quiet=True).model
+    """`fast` after 6,000 images, four times."""
+    return fit(replace(FAST, epochs=4), mnist, seed=0, quiet=True).model
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def cache_file(*decisive: object) -> Path:
 def load(path: Path, recipe: Recipe) -> Fitted | None:
     """The model kept in `path`, or None if there is none or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             facts = json.loads(str(arrays["facts"]))
             model = build(recipe)
             model.set_weights([arrays[f"w{i}"] for i in range(len(model.weights))])
