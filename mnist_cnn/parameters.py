@@ -5,7 +5,6 @@ Nothing here imports MLflow or TensorFlow, so that `--help` and a refusal take n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,32 @@ class WrongParameter(UserError):
 
 
 class ValueType(click.ParamType):
-    """A type of value: `allowed` in words, and `parse`, which raises ValueError outside of it."""
+    """A type of value: `allowed` in words; `parse` and then `accepts` decide, or raise."""
 
-    def __init__(self, allowed: str, parse: Callable[[str], Any]) -> None:
+    def __init__(
+        self,
+        allowed: str,
+        parse: Callable[[str], Any],
+        accepts: Callable[[Any], bool] = lambda value: True,
+    ) -> None:
         self.name = self.allowed = allowed
-        self.parse = parse
+        self._parse, self._accepts = parse, accepts
+
+    def parse(self, text: str) -> Any:
+        """Value of `text`. Raises ValueError for what is not allowed."""
+        try:
+            value = self._parse(text)
+            if self._accepts(value):
+                return value
+        except (KeyError, OverflowError, RuntimeError):  # RuntimeError: ~ of an unknown user
+            pass
+        raise ValueError
 
     def read(self, name: str, text: str) -> Any:
         """Value of `text`. Raises WrongParameter naming the parameter, the value and the range."""
         try:
             return self.parse(text)
-        except (ValueError, OverflowError):
+        except ValueError:
             raise WrongParameter(f"{name}={text!r} is not {self.allowed}.") from None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -42,66 +56,33 @@ class ValueType(click.ParamType):
 
 def whole(low: int, high: int) -> ValueType:
     """A whole number from `low` to `high`, both included."""
-
-    def parse(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return ValueType(f"a whole number from {low} to {high}", parse)
+    return ValueType(f"a whole number from {low} to {high}", int, lambda n: low <= n <= high)
 
 
 def number(low: float, high: float, above: bool = False) -> ValueType:
     """A finite number from `low` (excluded if `above`) to `high`; click's FloatRange takes NaN."""
-
-    def parse(text: str) -> float:
-        value = float(text)
-        if not math.isfinite(value) or not low <= value <= high or (above and value == low):
-            raise ValueError
-        return value
-
-    return ValueType(f"a number {'above' if above else 'from'} {low:g} to {high:g}", parse)
-
-
-def interval(low: float, high: float) -> ValueType:
-    """Two numbers LOW,HIGH with low < LOW < HIGH <= high."""
-    one = number(low, high, above=True)
-
-    def parse(text: str) -> tuple[float, ...]:
-        first, second = (one.parse(part) for part in text.split(","))
-        if first >= second:
-            raise ValueError
-        return first, second
-
-    return ValueType(f"two numbers LOW,HIGH, rising, above {low:g} and up to {high:g}", parse)
-
-
-def one_of(*names: str) -> ValueType:
-    """One of some words."""
-
-    def parse(text: str) -> str:
-        if text not in names:
-            raise ValueError
-        return text
-
-    return ValueType("one of " + ", ".join(names), parse)
+    words = f"a number {'above' if above else 'from'} {low:g} to {high:g}"
+    return ValueType(words, float, lambda x: low <= x <= high and not (above and x == low))
 
 
 def wholes(low: int, high: int, of: str) -> ValueType:
     """A comma list of whole numbers, each from `low` to `high`; `of` says what they are."""
-    one = whole(low, high)
+    words = f"a comma list of whole numbers from {low} to {high}, {of}"
+    return ValueType(words, lambda text: tuple(map(whole(low, high).parse, text.split(","))))
+
+
+def interval(low: float, high: float) -> ValueType:
+    """Two numbers LOW,HIGH with low < LOW < HIGH <= high."""
     return ValueType(
-        f"a comma list of whole numbers from {low} to {high}, {of}",
-        lambda text: tuple(one.parse(part) for part in text.split(",")),
+        f"two numbers LOW,HIGH, rising, above {low:g} and up to {high:g}",
+        lambda text: tuple(map(number(low, high, above=True).parse, text.split(","))),
+        lambda ends: len(ends) == 2 and ends[0] < ends[1],
     )
 
 
-def _boolean(text: str) -> bool:
-    words = {"true": True, "false": False}
-    if text.lower() not in words:
-        raise ValueError
-    return words[text.lower()]
+def one_of(*names: str) -> ValueType:
+    """One of some words."""
+    return ValueType("one of " + ", ".join(names), str, names.__contains__)
 
 
 def _path(text: str) -> str:
@@ -112,32 +93,30 @@ def _path(text: str) -> str:
 
 def file_of(*suffixes: str) -> ValueType:
     """An existing file with one of some suffixes; its absolute path."""
-
-    def parse(text: str) -> str:
-        path = Path(_path(text))
-        if path.suffix not in suffixes or not path.is_file():
-            raise ValueError
-        return str(path.resolve())
-
-    return ValueType(f"an existing {' or '.join(suffixes)} file", parse)
+    return ValueType(
+        f"an existing {' or '.join(suffixes)} file",
+        lambda text: str(Path(_path(text)).resolve()),
+        lambda path: Path(path).suffix in suffixes and Path(path).is_file(),
+    )
 
 
 def _dataset(text: str) -> str:
-    path = Path(_path(text))
     if text in ("mnist", "fashion_mnist"):
         return text
-    return str(path.resolve()) if path.is_dir() else file_of(".npz").parse(text)
+    path = Path(_path(text)).resolve()
+    return str(path) if path.is_dir() else file_of(".npz").parse(text)
 
 
 def _model(text: str) -> str:
-    if text.startswith(("models:/", "runs:/")) and len(text.split(":/", 1)[1].strip("/")) > 0:
+    if text.startswith(("models:/", "runs:/")) and text.split(":/", 1)[1].strip("/"):
         return text
     return file_of(".h5", ".keras").parse(text)
 
 
 TEXT = ValueType("any text", str)
 PATH = ValueType("a path", _path)
-BOOLEAN = ValueType("true or false", _boolean)
+BOOLEAN = ValueType("true or false", lambda text: {"true": True, "false": False}[text.lower()])
+DRAWINGS = file_of(".json")
 FILTERS = wholes(1, 1024, "one per convolution")
 DATASET = ValueType(
     "mnist, fashion_mnist, a folder with the four IDX files, or an .npz file", _dataset

@@ -94,9 +94,9 @@ def test_help_lists_each_parameter_with_default_and_range(capsys):
         text = usage(verb, capsys)
         for parameter in command.params:
             assert text.count(f" --{parameter.name} ") == 1
-            assert f": {parameter.allowed}" in text
+            assert f": {parameter.type.allowed}" in text
             if parameter.default and not parameter.hidden:
-                assert f"(default {parameter.default}): {parameter.allowed}" in text
+                assert f"(default {parameter.default}): {parameter.type.allowed}" in text
 
 
 def test_help_shows_the_hyperparameters_of_every_recipe(capsys):
