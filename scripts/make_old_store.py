@@ -3,8 +3,8 @@
     python -m scripts.make_old_store PYTHON CHECKOUT
 
 PYTHON is an interpreter with that commit's requirements, CHECKOUT a work tree of it. In the archive
-are mlflow.db, tune.db, mlruns/ and out/ without pictures, page and large files, and without the names of
-the machine and its folders: FOLDER stands for the one that all this was in.
+are mlflow.db, tune.db, mlruns/ and out/, without pictures, the page and large files. Machine and
+folders have other names in it: FOLDER stands for the one that all this was in.
 """
 
 from __future__ import annotations
