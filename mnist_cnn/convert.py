@@ -19,9 +19,7 @@ from mnist_cnn.browser.drawings import Drawings
 from mnist_cnn.browser.drawings import read as read_drawings
 from mnist_cnn.browser.proof import Samples
 from mnist_cnn.browser.tfjs import QUANTIZE, Written
-from mnist_cnn.evaluation import plots
-from mnist_cnn.evaluation.certainty import certainty, deciding_drawings, drawing_metrics
-from mnist_cnn.evaluation.metrics import calibrated
+from mnist_cnn.evaluation import certainty
 from mnist_cnn.learning.adapter import Adapter, fits, fitted
 from mnist_cnn.learning.data import load_test, load_training
 from mnist_cnn.parameters import UserError
@@ -223,21 +221,18 @@ def _add_page(
     if adapter is None or source.tags.get("dataset") == "fashion_mnist":
         return {}
     assert samples.labels is not None
-    deciding = deciding_drawings()
-    asked = np.concatenate([deciding.x, 255 * recorded.images])
-    (found,) = tfjs.answers([tfjs.Job(best.folder, [adapter.inputs(asked)])])
-    generated, read = np.split(adapter.probabilities(found.outputs[0]), [len(deciding)])
-    known = certainty(
-        samples.labels[: samples.validation],
-        adapter.probabilities(samples.expected[0][: samples.validation]),
-        deciding.y,
-        generated,
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        (found,) = tfjs.answers([tfjs.Job(best.folder, [adapter.inputs(images)])])
+        return adapter.probabilities(found.outputs[0])
+
+    decide = slice(samples.validation)
+    validation = samples.labels[decide], adapter.probabilities(samples.expected[0][decide])
+    known, metrics, misread = certainty.read_drawings(
+        predict, recorded.images, recorded.labels, recorded.writers, validation
     )
-    digits = recorded.labels >= 0
-    honest = calibrated(read[digits], known.temperature)
-    figure = plots.misclassified(recorded.images[digits], recorded.labels[digits], honest)
-    mlflow.log_figure(figure, "misread_drawings.png")
+    mlflow.log_figure(misread, "misread_drawings.png")
     settings = page.Settings(best.written.output_format, **asdict(known), adapter=adapter)
     page.write(best.folder, settings)
     mlflow.log_artifact(str(best.folder / "digits.html"))
-    return drawing_metrics(recorded.labels, recorded.writers, read, known)
+    return metrics

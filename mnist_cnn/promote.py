@@ -62,16 +62,17 @@ def gate(ref: ModelRef, network: keras.Model, correct: np.ndarray, data: Trainin
     Returns the verdict in a line, and its reasons, if there are any, in the lines below.
     """
     # One gate at a time on this machine; another machine's is seen by looking again at the end.
-    cache_folder().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder() / "gate.lock"):
         while True:
             champion = registry.champion()
             wins, verdict = _verdict(ref, network, correct, data, champion)
             if not wins:
-                return _save_verdict(ref, verdict)
+                _save_verdict(ref, verdict)
+                return verdict
             now = registry.champion()
             if (now and now.version) == (champion and champion.version):
-                return _set_champion(ref, verdict, "the rule")
+                _set_champion(ref, verdict, "the rule")
+                return verdict
 
 
 def _verdict(
@@ -82,20 +83,17 @@ def _verdict(
     champion: ModelRef | None,
 ) -> tuple[bool, str]:
     """Whether the version becomes champion, and why."""
+    this = f"version {ref.version}"
     stays = f"Version {champion.version} stays champion" if champion else "There is no champion"
-    accuracy = float(correct.mean())
-    if accuracy < FLOOR:
-        reason = f"version {ref.version} has {accuracy:.4f}, at least {FLOOR} needed."
-        return False, f"{stays}: {reason}"
-    if float(ref.tags.get("tfjs_agreement", 1)) < AGREEMENT:
-        return False, (
-            f"{stays}: of version {ref.version} TensorFlow.js gives only "
-            f"{ref.tags['tfjs_agreement']} of Keras's answers."
-        )
+    if correct.mean() < FLOOR:
+        return False, f"{stays}: {this} has {correct.mean():.4f}, at least {FLOOR} needed."
+    agreement = ref.tags.get("tfjs_agreement", "1")
+    if float(agreement) < AGREEMENT:
+        return False, f"{stays}: of {this} TensorFlow.js gives only {agreement} of Keras's answers."
     if champion is None:
-        return True, f"Version {ref.version} is champion: there was none."
+        return True, f"{this.capitalize()} is champion: there was none."
     if champion.version == ref.version:
-        return False, f"Version {ref.version} is the champion already."
+        return False, f"{this.capitalize()} is the champion already."
     if champion.tags.get("dataset_digest") != data.digest:
         return False, (
             f"{stays}: it was trained on other images, so the two cannot be compared; "
@@ -106,76 +104,67 @@ def _verdict(
     old_correct = predict(old, data.validation.x).argmax(1) == data.validation.y
     test = mcnemar(correct, old_correct)
     mlflow.log_metrics({"gate/p_value": test.p_value, "gate/gain": test.gain})
+    p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
     evidence = (
-        f"On {len(correct):,} validation images {test.only_new} are right only with version "
-        f"{ref.version}, {test.only_old} only with version {champion.version}.\n"
-        f"Exact McNemar {_p(test.p_value)}, {LEVEL} needed; gain {100 * test.gain:+.2f} points, "
+        f"On {len(correct):,} validation images {test.only_new} are right only with {this}, "
+        f"{test.only_old} only with version {champion.version}.\n"
+        f"Exact McNemar {p}, {LEVEL} needed; gain {100 * test.gain:+.2f} points, "
         f"95 % interval {100 * test.low:+.2f} to {100 * test.high:+.2f}."
     )
-    if test.p_value >= LEVEL:
-        return False, f"{stays}.\n{evidence}"
-    name, loss = _largest_loss(network, old, data.validation, correct, old_correct)
-    mlflow.log_metric("gate/largest_loss", loss)
-    evidence += (
-        f"\nLargest proven loss {100 * loss:.2f} points ({name}), {100 * MARGIN:.0f} allowed."
-    )
-    if loss > MARGIN:
-        return False, f"{stays}.\n{evidence}"
-    return True, f"Version {ref.version} is the new champion.\n{evidence}"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    wins = test.p_value < LEVEL
+    if wins:
+        name, loss = _largest_loss(network, old, data.validation, correct, old_correct)
+        mlflow.log_metric("gate/largest_loss", loss)
+        evidence += (
+            f"\nLargest proven loss {100 * loss:.2f} points ({name}), {100 * MARGIN:.0f} allowed."
+        )
+        wins = loss <= MARGIN
+    told = f"{this.capitalize()} is the new champion" if wins else stays
+    return wins, f"{told}.\n{evidence}"
 
 
 def _largest_loss(
-    new: keras.Model, old: keras.Model, images: Split, *correct: np.ndarray
+    new: keras.Model,
+    old: keras.Model,
+    images: Split,
+    new_correct: np.ndarray,
+    old_correct: np.ndarray,
 ) -> tuple[str, float]:
     """Under which corruption or in which slice `new` is proven to lose most, and how much.
 
-    `correct`: booleans (n,), whether `new` and whether `old` predicts each image correctly.
+    The booleans (n,) say which images each predicts correctly.
     """
-    new_correct, old_correct = correct
-    pairs = {name: (old_correct[few], new_correct[few]) for name, few in thirds(images.x).items()}
-    some = Split(images.x[:CORRUPTED], images.y[:CORRUPTED])
+    tests = {
+        name: mcnemar(old_correct[few], new_correct[few]) for name, few in thirds(images.x).items()
+    }
     for name in CORRUPTIONS:
-        bad = corrupted(name, some.x)
-        before, after = (predict(model, bad).argmax(1) == some.y for model in (old, new))
-        pairs[name] = before, after
-    tests = {name: mcnemar(*pair) for name, pair in pairs.items()}
+        bad, labels = corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
+        tests[name] = mcnemar(*(predict(model, bad).argmax(1) == labels for model in (old, new)))
     losses = {name: test.gain for name, test in tests.items() if test.p_value < LEVEL}
     return max(losses.items(), key=lambda loss: loss[1], default=("nowhere", 0.0))
 
 
-def _set_champion(ref: ModelRef, verdict: str, by: str) -> str:
+def _set_champion(ref: ModelRef, verdict: str, by: str) -> None:
+    """Move the alias, and add a row to the table in the registered model's description."""
     _save_verdict(ref, verdict)
     client = mlflow.MlflowClient()
     before = registry.champion()
     retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, ref.version)
-    about, rows = _champions()
+    text = client.get_registered_model(NAME).description or ""
+    about, _, table = text.partition(f"{SINCE}\n| --- | --- | --- |\n")
+    if not table:
+        about = f"{about}\n\n{ABOUT}\n".lstrip()
+    rows = table.split("\n")[:-1]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     # The alias was set elsewhere, or a kill came between the alias and its row.
-    if before and not (rows and rows[-1].split(" | ")[1] == before.version):
+    if before and (not rows or rows[-1].split(" | ")[1] != before.version):
         rows.append(f"| before {now} | {before.version} | another way |")
     rows.append(f"| {now} | {ref.version} | {by} |")
-    table = "\n".join([SINCE, "| --- | --- | --- |", *rows[-50:]])
-    client.update_registered_model(NAME, f"{about}\n{table}\n")
-    return verdict
+    table = "\n".join([SINCE, "| --- | --- | --- |", *rows[-50:], ""])
+    client.update_registered_model(NAME, about + table)
 
 
-def _champions() -> tuple[str, list[str]]:
-    """The registered model's description above the table of champions, and the table's rows."""
-    model = mlflow.MlflowClient().get_registered_model(NAME)
-    about, head, table = (model.description or "").partition(SINCE)
-    rows = [row for row in table.splitlines() if row.startswith("| ")][1:]
-    if not head:  # versions before this one kept lines such as `2026-01-02 03:04+00:00: version 5`
-        lines = model.tags.get("champions", "").splitlines()
-        rows = ["| {} | {} | |".format(*line.rsplit(": version ", 1)) for line in lines]
-        about = f"{about}\n\n{ABOUT}" if about else ABOUT
-    return about.rstrip() + "\n", rows
-
-
-def _save_verdict(ref: ModelRef, verdict: str) -> str:
-    mlflow.set_tag("verdict", verdict.replace("\n", " "))
-    registry.tag(ref, verdict=verdict.replace("\n", " "))
-    return verdict
+def _save_verdict(ref: ModelRef, verdict: str) -> None:
+    line = verdict.replace("\n", " ")
+    mlflow.set_tag("verdict", line)
+    registry.tag(ref, verdict=line)

@@ -22,20 +22,11 @@ from mnist_cnn.browser.drawings import read
 from mnist_cnn.evaluation import plots
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, load_training
-from mnist_cnn.learning.fit import Fitted, fit
+from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.model import scaled
 from mnist_cnn.recipes import Recipe, hyperparameters
-from mnist_cnn.tracking import registry, unlogged
+from mnist_cnn.tracking import registry, runs, unlogged
 from mnist_cnn.tracking.failures import no_retries, retry_on_conflict
-from mnist_cnn.tracking.runs import (
-    PACKAGES,
-    active_run,
-    environment,
-    label_run,
-    log_params,
-    pinned,
-    tracked,
-)
 
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28, 1))]),
@@ -56,34 +47,30 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
     """
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
     settings |= {"drawings": drawings} if drawings else {}
-    with tracked("train", **settings, **hyperparameters(recipe)):
-        label_run(f"train {recipe.name} seed {seed}")
+    with runs.tracked("train", **settings, **hyperparameters(recipe)):
+        runs.label_run(f"train {recipe.name} seed {seed}")
         data = load_training(dataset)
-        log_params({"dataset_digest": data.digest, **environment()})
+        runs.log_params({"dataset_digest": data.digest, **runs.environment()})
         images = log_dataset(data.train, dataset, "training", data.digest)
 
         taught = with_drawings(data, drawings) if drawings else data
-        log_epochs = LogEpochs()
-        cache_file = unlogged.cache_file(recipe, seed, taught.digest, environment())
-        fitted = unlogged.load(cache_file, recipe)
-        if fitted:
+        epochs = LogEpochs()
+        cache_file = unlogged.cache_file(recipe, seed, taught.digest, runs.environment())
+        if kept := unlogged.load(cache_file, recipe):
             print("This model is trained already, and was not logged: it is logged now.")
-            log_epochs.log_again(fitted)
+            fitted, epochs.metrics = kept
         else:
-            fitted = fit(recipe, taught, seed, callbacks=[log_epochs, PrintEpochs()], quiet=True)
-            fitted = replace(fitted, batches=log_epochs.batches)
+            fitted = fit(recipe, taught, seed, callbacks=[epochs, PrintEpochs()], quiet=True)
 
-        with unlogged.until_logged(cache_file, fitted):
-            log_epochs.deliver()
-            log_params({"parameter_count": fitted.model.count_params()})
+        with unlogged.until_logged(cache_file, fitted, epochs.metrics):
+            epochs.deliver()
+            runs.log_params({"parameter_count": fitted.model.count_params()})
             title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
-            curves = plots.training_curves(fitted.history, fitted.batches, title)
-            mlflow.log_figure(curves, "training_curves.png")
-            model_id = _log_model(recipe, seed, fitted, data)
-            mlflow.log_metrics(
-                {"train_seconds": fitted.train_seconds}, model_id=model_id, dataset=images
-            )
-            log_epochs.link(model_id, images)
+            mlflow.log_figure(plots.training_curves(epochs.metrics, title), "training_curves.png")
+            model_id = _log_model(fitted.model, f"{recipe.name}-seed-{seed}", data.train.x[:1])
+            seconds = {"train_seconds": fitted.train_seconds}
+            mlflow.log_metrics(seconds, model_id=model_id, dataset=images)
+            epochs.deliver_last(model_id, images)
             tags = {name: str(value) for name, value in settings.items()}
             tags["dataset_digest"] = data.digest
             version = registry.register(f"models:/{model_id}", tags)
@@ -91,7 +78,8 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
             f"val_accuracy {fitted.history['val_accuracy'][-1]:.4f} after "
             f"{fitted.train_seconds:.1f} s of fit"
         )
-        label_run(description=f"{recipe.name}: {recipe.claim}.\n\nVersion {version}: {result}.")
+        description = f"{recipe.name}: {recipe.claim}.\n\nVersion {version}: {result}."
+        runs.label_run(description=description)
     print(f"Version {version} of {registry.NAME} is the new candidate: {result}.")
     return version
 
@@ -118,36 +106,34 @@ def with_drawings(data: Training, path: str) -> Training:
     return replace(data, train=train, digest=data.digest[:8] + digest)
 
 
-def _log_model(recipe: Recipe, seed: int, fitted: Fitted, data: Training) -> str:
+def _log_model(model: keras.Model, name: str, example: np.ndarray) -> str:
     keras.config.disable_interactive_logging()  # MLflow tries the example, with a progress bar
     logged = mlflow.tensorflow.log_model(
-        fitted.model,
-        name=f"{recipe.name}-seed-{seed}",
+        model,
+        name=name,
         signature=SIGNATURE,
-        input_example=scaled(data.train.x[:1]),
+        input_example=scaled(example),
         # The optimiser's state would double the file and serve nobody.
         keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
         # Explicit, or MLflow spends half a minute inferring them.
-        pip_requirements=pinned(*PACKAGES),
+        pip_requirements=runs.pinned(*runs.PACKAGES),
     )
-    keras.config.enable_interactive_logging()
     return logged.model_id
 
 
 class PrintEpochs(keras.callbacks.Callback):
     """A line for each epoch that fits 80 columns; its progress too, if a person is watching."""
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:  # noqa: D102
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:  # noqa: D102
         if sys.stdout.isatty():
             share = (batch + 1) / self.params["steps"]
-            print(f"\rTraining: {share:.0%} of the epoch", end="", flush=True)
+            print(f"Training: {share:.0%} of the epoch", end="\r", flush=True)
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
-        logs = logs or {}
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
         print(
-            f"{chr(13) if sys.stdout.isatty() else ''}Epoch {epoch + 1}/{self.params['epochs']}: "
-            f"accuracy {logs['accuracy']:.4f}, val_accuracy {logs['val_accuracy']:.4f}, "
-            f"val_loss {logs['val_loss']:.4f}, {logs['epoch_seconds']:.1f} s",
+            f"Epoch {epoch + 1}/{self.params['epochs']}: accuracy {logs['accuracy']:.4f}, "
+            f"val_accuracy {logs['val_accuracy']:.4f}, val_loss {logs['val_loss']:.4f}, "
+            f"{logs['epoch_seconds']:.1f} s",
             flush=True,
         )
 
@@ -162,74 +148,44 @@ class LogEpochs(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: list[list[Metric]] = []
-        self.last: list[Metric] = []  # of the last epoch
-        self.batches: dict[str, list[float]] = {}  # step, loss, accuracy, learning_rate
-        self.sent = 0  # points of `batches` that were handed to MLflow
-        self.seen = 0  # steps of this epoch that `batches` holds
-        self.sums = np.zeros(2)  # of loss and accuracy over those steps
+        self.metrics: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
+        self.sent = 0
+        self.before = (0, np.zeros(2))  # steps of this epoch at the last point of the curves, sums
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
-        self.seen, self.sums = 0, np.zeros(2)
+    def _add(self, metrics: dict, step: int) -> None:
+        now = int(time.time() * 1000)
+        self.metrics += [(name, float(value), now, step) for name, value in metrics.items()]
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:  # noqa: D102
-        steps, epochs = self.params["steps"], self.params["epochs"]
-        done = batch + 1
-        if not logs or (done < steps and done - self.seen < steps * epochs // POINTS):
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:  # noqa: D102
+        steps, done, (before, sums) = self.params["steps"], batch + 1, self.before
+        if done < steps and done - before < steps * self.params["epochs"] // POINTS:
             return
         # Keras gives means since the epoch began; a curve needs those since the last point.
-        sums = done * np.array([logs["loss"], logs["accuracy"]])
-        loss, accuracy = (sums - self.sums) / (done - self.seen)
-        point = {
-            "step": int(self.model.optimizer.iterations),
-            "loss": float(loss),
-            "accuracy": float(accuracy),
-            "learning_rate": float(self.model.optimizer.learning_rate),
-        }
-        for name, value in point.items():
-            self.batches.setdefault(name, []).append(value)
-        self.seen, self.sums = done, sums
+        now = done * np.array([logs["loss"], logs["accuracy"]])
+        loss, accuracy = (now - sums) / (done - before)
+        optimizer = self.model.optimizer
+        point = {"loss": loss, "accuracy": accuracy, "learning_rate": optimizer.learning_rate}
+        self._add({f"batch/{name}": point[name] for name in point}, int(optimizer.iterations))
+        self.before = (done, now) if done < steps else (0, np.zeros(2))
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
-        now = int(time.time() * 1000)
-        logs = logs or {}
-        self.last = [Metric(name, float(value), now, epoch + 1) for name, value in logs.items()]
-        self.waiting += [self.last, self._curves(now)]
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
+        self._add(logs, epoch + 1)
         # A lost server must not hold up the training.
         with no_retries(), suppress(MlflowException):
             self.deliver()
 
-    def _curves(self, now: int) -> list[Metric]:
-        """The points of the learning curves that were not sent yet."""
-        names = [name for name in self.batches if name != "step"]
-        points = list(zip(*self.batches.values(), strict=True))[self.sent :]
-        self.sent += len(points)
-        return [
-            Metric(f"batch/{name}", value, now, int(step))
-            for step, *values in points
-            for name, value in zip(names, values, strict=True)
-        ]
-
-    def log_again(self, fitted: Fitted) -> None:
-        """Send the metrics of a model that was trained earlier."""
-        self.batches = fitted.batches
-        for epoch in range(len(fitted.history["loss"])):
-            self.on_epoch_end(epoch, {k: v[epoch] for k, v in fitted.history.items()})
-
     def deliver(self) -> None:
-        """Send what waits. Raises MlflowException."""
-        while self.waiting:
-            mlflow.MlflowClient().log_batch(active_run().info.run_id, self.waiting[0])
-            del self.waiting[0]
+        """Send what waits, as many at a time as MLflow takes. Raises MlflowException."""
+        while some := self.metrics[self.sent : self.sent + 1000]:
+            run_id = runs.active_run().info.run_id
+            mlflow.MlflowClient().log_batch(run_id, [Metric(*metric) for metric in some])
+            self.sent += len(some)
 
-    def link(self, model_id: str, dataset: Dataset) -> None:
+    def deliver_last(self, model_id: str, dataset: Dataset) -> None:
         """Put the last validation figures on the logged model as well."""
-        mlflow.MlflowClient().log_batch(
-            active_run().info.run_id,
-            # The same moments, so that the run keeps one value for each epoch.
-            [
-                Metric(m.key, m.value, m.timestamp, m.step, model_id, dataset.name, dataset.digest)
-                for m in self.last
-                if m.key in ("val_accuracy", "val_loss")
-            ],
-        )
+        last = {name: rest for name, *rest in self.metrics if name in ("val_accuracy", "val_loss")}
+        for name, (value, moment, step) in last.items():
+            # The same moment, so that the run keeps one value for each epoch.
+            mlflow.log_metric(
+                name, value, step, timestamp=moment, model_id=model_id, dataset=dataset
+            )

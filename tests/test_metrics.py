@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 from mnist_cnn.evaluation.metrics import (
-    accuracy_interval,
+    accuracy,
     best_temperature,
-    bootstrap_interval,
+    bootstrapped,
     calibrated,
     calibration,
     cross_entropy,
@@ -35,8 +35,9 @@ def test_error_matrix_of_a_class_without_images_is_zero():
 
 def test_interval_is_wilsons():
     # Agresti and Coull 1998: 9 of 10 gives 0.596 to 0.982.
-    assert accuracy_interval(9, 10) == pytest.approx((0.596, 0.982), abs=5e-4)
-    assert accuracy_interval(10, 10)[1] == 1.0
+    assert accuracy(np.arange(10) < 9) == pytest.approx((0.9, 0.596, 0.982), abs=5e-4)
+    assert accuracy(np.ones(10, bool))[2] == 1.0
+    assert np.isnan(accuracy(np.ones(0, bool))).all()
 
 
 def test_cross_entropy_is_scikit_learns():
@@ -87,7 +88,7 @@ def test_calibration_error_is_near_0_only_for_the_honest():
     assert expected_calibration_error(digits, sure) == pytest.approx(0.95 - 6 / 8)
     assert wrong > 0.1
     bins = calibration(labels, boastful)
-    assert bins[:, 0].sum() == len(labels)
+    assert bins[0].sum() == len(labels)
 
 
 def test_temperature_finds_how_much_was_boasted():
@@ -117,9 +118,10 @@ def test_equal_confidences_are_sure_together_or_not_at_all():
 
 def test_bootstrap_interval_of_a_mean_is_the_normal_one():
     labels, honest, _ = honest_and_boastful(2000)
-    low, high = bootstrap_interval(cross_entropy, labels, honest)
+    value, low, high = bootstrapped(cross_entropy, labels, honest)
     losses = -np.log(honest[np.arange(len(labels)), labels])
     half = 1.96 * losses.std() / len(losses) ** 0.5
+    assert value == pytest.approx(losses.mean())
     assert (low, high) == pytest.approx((losses.mean() - half, losses.mean() + half), rel=0.05)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from mnist_cnn.evaluation import plots
 from mnist_cnn.evaluation.metrics import best_temperature, calibrated, sure_from
-from mnist_cnn.learning.data import Split
 from mnist_cnn.learning.handwriting import generated
 
 SURE = 0.999  # share of correct answers among those that are sure, on the validation images
@@ -25,18 +27,35 @@ class Certainty:
     none_below: float
 
 
-def deciding_drawings() -> Split:
-    """The generated drawings on which `certainty` decides; label -1: no digit."""
-    return Split(*generated(4000, DECIDING, none=0.4))
+def read_drawings(
+    predict: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
+    writers: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray],
+) -> tuple[Certainty, dict[str, float], Figure]:
+    """How certain is certain, the metrics of recorded drawings, and a figure of the misread ones.
+
+    `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `images` in [0, 1];
+    `validation`: labels (m,) of the validation images and their probabilities (m, 10).
+    """
+    generated_images, generated_labels = generated(4000, DECIDING, none=0.4)
+    every = predict(np.concatenate([generated_images, 255 * images]))
+    drawn, read = np.split(every, [len(generated_labels)])
+    known = certainty(*validation, generated_labels, drawn)
+    digits = labels >= 0
+    honest = calibrated(read[digits], known.temperature)
+    figure = plots.misclassified(images[digits], labels[digits], honest)
+    return known, drawing_metrics(labels, writers, read, known), figure
 
 
 def certainty(
     validation: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, drawn: np.ndarray
 ) -> Certainty:
-    """Decided on validation images and on `deciding_drawings`.
+    """Decided on validation images and on generated drawings.
 
-    `validation` (n,) and `labels` (m,) are their labels, the others what was predicted: (n, 10) and
-    (m, 10).
+    `validation` (n,) and `labels` (m,), -1 for no digit, are their labels, the others what was
+    predicted: (n, 10) and (m, 10).
     """
     temperature = best_temperature(validation, probabilities)
     drawn = calibrated(drawn, temperature)
@@ -57,21 +76,21 @@ def drawing_metrics(
     digits. What the file has none of (digits, no digits, writers) has no metric.
     """
     confidence = calibrated(probabilities, known.temperature).max(axis=1)
-    sure, correct = confidence >= known.sure_from, probabilities.argmax(axis=1) == labels
-    digits = labels >= 0
-    metrics: dict[str, float] = {}
-    if digits.any():
-        metrics["drawn_accuracy"] = correct[digits].mean()
-        metrics["drawn/sure"] = sure[digits].mean()
-        metrics["drawn/wrong_and_sure"] = (sure & ~correct)[digits].mean()
-        metrics["drawn/called_none"] = (confidence < known.none_below)[digits].mean()
-        for digit in np.unique(labels[digits]):
-            metrics[f"drawn/accuracy_{digit}"] = correct[labels == digit].mean()
-    if not digits.all():
-        metrics["drawn_unknown_sure"] = sure[~digits].mean()
-        metrics["drawn/unknown_called_none"] = (confidence < known.none_below)[~digits].mean()
+    correct, digits = probabilities.argmax(axis=1) == labels, labels >= 0
+    sure, none = confidence >= known.sure_from, confidence < known.none_below
+    found = {
+        "drawn_accuracy": correct[digits],
+        "drawn/sure": sure[digits],
+        "drawn/wrong_and_sure": (sure & ~correct)[digits],
+        "drawn/called_none": none[digits],
+        "drawn_unknown_sure": sure[~digits],
+        "drawn/unknown_called_none": none[~digits],
+        **{f"drawn/accuracy_{digit}": correct[labels == digit] for digit in range(10)},
+    }
+    metrics = {name: float(values.mean()) for name, values in found.items() if len(values)}
     by_writer = [correct[digits & (writers == writer)] for writer in np.unique(writers[digits])]
     accuracies = sorted(own.mean() for own in by_writer if len(own) >= 5)
     if len(accuracies) > 1:
-        metrics["drawn/worst_writers"] = np.mean(accuracies[: -(-len(accuracies) // 10)])
-    return {name: float(value) for name, value in metrics.items()}
+        worst = accuracies[: -(-len(accuracies) // 10)]
+        metrics["drawn/worst_writers"] = float(np.mean(worst))
+    return metrics

@@ -9,43 +9,42 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, bootstrap
-from sklearn.metrics import confusion_matrix, precision_recall_curve
+from sklearn.metrics import precision_recall_curve
+
+Interval = tuple[float, float, float]  # a value, and the ends of its 95 % interval
 
 
-def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of an accuracy of `correct` in `total`."""
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+def accuracy(correct: np.ndarray) -> Interval:
+    """Share of `correct`, booleans (n,), with its Wilson score interval; NaN of no image."""
+    if not len(correct):
+        return (np.nan,) * 3
+    ends = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
+    return float(correct.mean()), float(ends.low), float(ends.high)
 
 
-def bootstrap_interval(statistic: Callable[..., float], *arrays: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic over 200 resamples of the images; seeded.
+def bootstrapped(statistic: Callable[..., float], *arrays: np.ndarray) -> Interval:
+    """A statistic of arrays with a row an image, with its percentile interval.
 
-    `arrays`: what the statistic takes, each with a row an image. One image cannot be resampled:
-    its value is both ends.
+    200 resamples of the images, seeded. One image cannot be resampled: its value is both ends.
     """
-    count = len(arrays[0])
+    value, count = float(statistic(*arrays)), len(arrays[0])
     if count == 1:
-        return (statistic(*arrays),) * 2
-
-    def of(chosen: np.ndarray) -> float:
-        return statistic(*(array[chosen] for array in arrays))
-
-    found = bootstrap(
+        return value, value, value
+    ends = bootstrap(
         (np.arange(count),),
-        of,
+        lambda chosen: statistic(*(array[chosen] for array in arrays)),
         n_resamples=200,
         method="percentile",
         vectorized=False,
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return value, float(ends.low), float(ends.high)
 
 
-def with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+def with_interval(name: str, found: Interval) -> dict[str, float]:
     """A metric and the ends of its interval, in a section of their own: `interval/…_low`."""
-    low, high = (f"interval/{name.rsplit('/')[-1]}_{end}" for end in ("low", "high"))
-    return {name: float(value), low: interval[0], high: interval[1]}
+    end = f"interval/{name.rsplit('/')[-1]}"
+    return dict(zip((name, f"{end}_low", f"{end}_high"), found, strict=True))
 
 
 def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
@@ -54,17 +53,18 @@ def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
     Columns digit, images, precision, precision_low, precision_high, recall, recall_low,
     recall_high; ten rows. `labels` and `predictions` are digits (n,).
     """
-    confusion = confusion_matrix(labels, predictions, labels=range(10))
-    table = pd.DataFrame({"digit": range(10), "images": confusion.sum(axis=1)})
-    for name, totals in (("precision", confusion.sum(axis=0)), ("recall", table.images)):
-        with np.errstate(invalid="ignore"):
-            table[name] = np.diag(confusion) / totals
-        ends = [
-            accuracy_interval(hits, total) if total else (np.nan, np.nan)
-            for hits, total in zip(np.diag(confusion), totals, strict=True)
-        ]
-        table[[f"{name}_low", f"{name}_high"]] = ends
-    return table
+    correct = labels == predictions
+    rows = [
+        (
+            i,
+            (labels == i).sum(),
+            *accuracy(correct[predictions == i]),
+            *accuracy(correct[labels == i]),
+        )
+        for i in range(10)
+    ]
+    ends = [f"{name}{end}" for name in ("precision", "recall") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["digit", "images", *ends])
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -81,11 +81,11 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The temperature in 0.05 to 20 with the smallest cross-entropy; below 1 sharpens."""
-
-    def loss(log_temperature: float) -> float:
-        return cross_entropy(labels, calibrated(probabilities, np.exp(log_temperature)))
-
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    found = minimize_scalar(
+        lambda log: cross_entropy(labels, calibrated(probabilities, np.exp(log))),
+        bounds=(np.log(0.05), np.log(20)),
+        method="bounded",
+    )
     return float(np.exp(found.x))
 
 
@@ -102,21 +102,20 @@ def sure_from(labels: np.ndarray, probabilities: np.ndarray, wanted: float) -> f
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> np.ndarray:
-    """Reliability diagram (Guo et al. 2017): float64 (bins, 3) of count, confidence, accuracy.
+    """Reliability diagram (Guo et al. 2017): float64 (3, bins) of count, confidence, accuracy.
 
     The bins are of equal width in confidence; an empty one is all 0.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
     index = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    sums = [np.bincount(index, weights, bins) for weights in (confidence, correct)]
-    return np.stack([counts, *(total / np.maximum(counts, 1) for total in sums)], axis=1)
+    counts, *sums = (np.bincount(index, weights, bins) for weights in (None, confidence, correct))
+    return np.stack([counts, *(total / np.maximum(counts, 1) for total in sums)])
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean distance between confidence and accuracy over 15 bins, weighted by their counts."""
-    counts, confidence, accuracy = calibration(labels, probabilities).T
+    counts, confidence, accuracy = calibration(labels, probabilities)
     return float((counts * abs(confidence - accuracy)).sum() / counts.sum())
 
 
@@ -125,10 +124,7 @@ def error_matrix(confusion: np.ndarray) -> np.ndarray:
 
     A row without images stays zero. As in Geron, Hands-On Machine Learning, chapter 3.
     """
-    sums = confusion.sum(axis=1, keepdims=True)
-    rates = np.divide(confusion, sums, out=np.zeros(confusion.shape), where=sums > 0)
-    np.fill_diagonal(rates, 0.0)
-    return rates
+    return confusion * (1 - np.eye(10)) / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ import pandas as pd
 
 from mnist_cnn.evaluation.corruptions import CORRUPTIONS
 
-TEMPLATE = Path(__file__).with_suffix(".md")
-
 # What the table of figures says, and the metric of each line.
 FIGURES = {
     "test accuracy": "test_accuracy",
@@ -45,13 +43,14 @@ def model_card(
     """
     worst = slices.iloc[0]
     weakest = sorted((metrics[f"robust/{name}"], name) for name in CORRUPTIONS)[:3]
-    rows = "\n".join(f"| {words} | {_value(metrics, name)} |" for words, name in FIGURES.items())
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    rows = [(words, _value(metrics, name)) for words, name in FIGURES.items()]
+    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    return Template(template).substitute(
         title=title,
         details="\n".join(f"- {name}: {value}" for name, value in sorted(origin.items())),
         dataset=origin.get("dataset", "?"),
         digest=origin.get("dataset_digest", "?"),
-        figures=f"| figure | value |\n| --- | --- |\n{rows}",
+        figures=_table(pd.DataFrame(rows, columns=["figure", "value"])),
         weakest=", ".join(f"{name} ({value:.3f})" for value, name in weakest),
         worst=f"{worst['slice']}, {worst.accuracy:.4f} ({worst.low:.4f} to {worst.high:.4f})",
         classes=_table(classes),
@@ -60,9 +59,8 @@ def model_card(
 
 
 def _value(metrics: Mapping[str, float], name: str) -> str:
-    low, high = (f"interval/{name.rsplit('/')[-1]}_{end}" for end in ("low", "high"))
-    value = f"{metrics[name]:.4f}"
-    return f"{value} ({metrics[low]:.4f} to {metrics[high]:.4f})" if low in metrics else value
+    low, high = (metrics.get(f"interval/{name.rsplit('/')[-1]}_{end}") for end in ("low", "high"))
+    return f"{metrics[name]:.4f}" + (f" ({low:.4f} to {high:.4f})" if low is not None else "")
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -14,18 +14,24 @@ import pandas as pd
 from scipy import ndimage
 
 from mnist_cnn.evaluation.corruptions import CORRUPTIONS, corrupted
-from mnist_cnn.evaluation.metrics import accuracy_interval, bootstrap_interval, with_interval
+from mnist_cnn.evaluation.metrics import accuracy, bootstrapped, with_interval
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split
 from mnist_cnn.learning.model import scaled
 
 Predict = Callable[[np.ndarray], np.ndarray]
+Correct = dict[tuple[str, int], np.ndarray]  # booleans (n,) by corruption and strength
+
+# Thirds of the images, from the lowest to the highest of each of `_measures`.
+SLICES = {
+    "thickness": ("thin strokes", "medium strokes", "thick strokes"),
+    "slant": ("leaning left", "upright", "leaning right"),
+    "size": ("small", "medium size", "large"),
+}
 
 
-def under_corruption(
-    predict: Predict, images: Split, every_strength: bool
-) -> dict[tuple[str, int], np.ndarray]:
-    """Whether each prediction is correct, booleans (n,), by corruption and strength."""
+def under_corruption(predict: Predict, images: Split, every_strength: bool) -> Correct:
+    """Whether each prediction is correct, at the published or at every strength."""
     return {
         (name, strength): predict(corrupted(name, images.x, strength)).argmax(1) == images.y
         for name, corruption in CORRUPTIONS.items()
@@ -33,36 +39,36 @@ def under_corruption(
     }
 
 
-def robustness_table(correct: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+def robustness_table(correct: Correct) -> pd.DataFrame:
     """A row for each corruption and strength.
 
-    Columns corruption, strength, published, unseen_in_training, accuracy, and its 95 % interval:
-    low and high.
+    Columns corruption, strength, published, unseen_in_training, images, accuracy, and its 95 %
+    interval: low and high.
     """
-    rows = []
-    for (name, strength), mine in correct.items():
-        interval = accuracy_interval(int(mine.sum()), len(mine))
-        kind = strength == CORRUPTIONS[name].published, CORRUPTIONS[name].unseen_in_training
-        rows.append((name, strength, *kind, float(mine.mean()), *interval))
-    columns = ["corruption", "strength", "published", "unseen_in_training"]
-    return pd.DataFrame(rows, columns=[*columns, "accuracy", "low", "high"])
+    table = pd.DataFrame(correct.keys(), columns=["corruption", "strength"])
+    kinds = [CORRUPTIONS[name] for name in table.corruption]
+    table["published"] = table.strength == [kind.published for kind in kinds]
+    table["unseen_in_training"] = [kind.unseen_in_training for kind in kinds]
+    table["images"] = [len(mine) for mine in correct.values()]
+    table[["accuracy", "low", "high"]] = [accuracy(mine) for mine in correct.values()]
+    return table
 
 
-def robust_metrics(correct: dict[tuple[str, int], np.ndarray]) -> dict[str, float]:
+def robust_metrics(correct: Correct) -> dict[str, float]:
     """`robust_accuracy`, the mean over MNIST-C at the published strength, and each corruption.
 
     `robust/unseen_in_training` is the mean over those of MNIST-C that training shows nothing like.
     The intervals of both resample images, each with all its corruptions, for an image that is hard
     under one of them is hard under most.
     """
-    at = {name: correct[name, c.published] for name, c in CORRUPTIONS.items()}
-    mnist_c = [name for name, corruption in CORRUPTIONS.items() if corruption.in_mnist_c]
+    at = {name: correct[name, kind.published] for name, kind in CORRUPTIONS.items()}
+    mnist_c = [name for name, kind in CORRUPTIONS.items() if kind.in_mnist_c]
     unseen = [name for name in mnist_c if CORRUPTIONS[name].unseen_in_training]
-    metrics: dict[str, float] = {}
+    metrics = {f"robust/{name}": float(mine.mean()) for name, mine in at.items()}
     for metric, names in (("robust_accuracy", mnist_c), ("robust/unseen_in_training", unseen)):
         shares = np.mean([at[name] for name in names], axis=0)
-        metrics |= with_interval(metric, shares.mean(), bootstrap_interval(np.mean, shares))
-    return metrics | {f"robust/{name}": float(mine.mean()) for name, mine in at.items()}
+        metrics |= with_interval(metric, bootstrapped(np.mean, shares))
+    return metrics
 
 
 def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
@@ -70,36 +76,21 @@ def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
 
     Columns slice, images, accuracy, low, high; the worst first.
     """
-    rows = []
-    for name, chosen in {"all": np.ones(len(correct), bool), **thirds(images.x)}.items():
-        mine = correct[chosen]
-        interval = accuracy_interval(int(mine.sum()), len(mine))
-        rows.append((name, len(mine), float(mine.mean()), *interval))
+    chosen = {"all": np.ones(len(correct), bool), **thirds(images.x)}
+    rows = [(name, mine.sum(), *accuracy(correct[mine])) for name, mine in chosen.items()]
     table = pd.DataFrame(rows, columns=["slice", "images", "accuracy", "low", "high"])
     return table.sort_values("accuracy", ignore_index=True)
 
 
 def thirds(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Booleans (n,) by slice: thirds of the images by thickness, slant and size, none empty.
-
-    An image without ink is in none of them.
-    """
+    """Booleans (n,) by slice, those of SLICES that hold an image; one without ink is in none."""
     found = {}
     for name, values in _measures(images).items():
         known = np.isfinite(values)
-        if not known.any():
-            continue
-        bounds = [-np.inf, *np.quantile(values[known], [1 / 3, 2 / 3]), np.inf]
-        for word, low, high in zip(_WORDS[name], bounds, bounds[1:], strict=False):
-            found[word] = known & (values > low) & (values <= high)
+        if known.any():
+            third = np.searchsorted(np.quantile(values[known], [1 / 3, 2 / 3]), values)
+            found |= {word: known & (third == i) for i, word in enumerate(SLICES[name])}
     return {word: chosen for word, chosen in found.items() if chosen.any()}
-
-
-_WORDS = {
-    "thickness": ("thin strokes", "medium strokes", "thick strokes"),
-    "slant": ("leaning left", "upright", "leaning right"),
-    "size": ("small", "medium size", "large"),
-}
 
 
 def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -136,10 +127,8 @@ def behaviour(predict: Predict, images: Split) -> dict[str, float]:
 
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 255, x.shape)
-    confidence = [
-        predict(np.clip(x + scale * noise, 0, 255).astype(np.uint8)).max(1).mean()
-        for scale in (0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    ]
+    noisy = (np.clip(x + scale * noise, 0, 255) for scale in (0, 0.1, 0.2, 0.3, 0.4, 0.5))
+    confidence = [predict(images.astype(np.uint8)).max(1).mean() for images in noisy]
     found = {
         "shift_invariance": np.all(shifted, axis=0).mean(),
         "thickness_invariance": np.all(strokes, axis=0).mean(),
@@ -159,14 +148,11 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     - `fgsm_0.1`, `fgsm_0.3`: one step along the sign of the gradient (Goodfellow et al. 2015);
     - `pgd_0.1`, `pgd_0.3`: 40 steps of 0.01 from a random start (Madry et al. 2018).
     """
-    x = scaled(images.x)
     metrics: dict[str, float] = {}
     for epsilon in (0.1, 0.3):
-        for name, bad in adversarial(network, x, images.y, epsilon).items():
-            predictions = network.predict(bad, batch_size=500, verbose=0).argmax(1)
-            correct = int((predictions == images.y).sum())
-            interval = accuracy_interval(correct, len(images))
-            metrics |= with_interval(f"attack/{name}_{epsilon}", correct / len(images), interval)
+        for name, bad in adversarial(network, scaled(images.x), images.y, epsilon).items():
+            correct = network.predict(bad, batch_size=500, verbose=0).argmax(1) == images.y
+            metrics |= with_interval(f"attack/{name}_{epsilon}", accuracy(correct))
     return metrics
 
 

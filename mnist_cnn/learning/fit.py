@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,15 +25,11 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network, its metrics per epoch (lists of equal length) and the seconds of fit.
-
-    `batches`: learning curves by training step, if a callback recorded them.
-    """
+    """A trained network, its metrics per epoch (lists of equal length) and the seconds of fit."""
 
     model: keras.Model
     history: dict[str, list[float]]
     train_seconds: float
-    batches: dict[str, list[float]] = field(default_factory=dict)
 
 
 def fit(

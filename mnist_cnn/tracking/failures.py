@@ -21,11 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_cnn.parameters import UserError
 
 # What the owner of the machine can set right: a full disk, no right, a file for a folder.
-UNUSABLE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EEXIST),
-)
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+UNUSABLE |= {errno.ENOTDIR, errno.EEXIST}
 
 # What to do about an answer of the server that is a refusal.
 REFUSED = {
@@ -33,36 +30,23 @@ REFUSED = {
     403: "its administrator can allow it to the user named in MLFLOW_TRACKING_USERNAME",
     404: "set MLFLOW_TRACKING_URI to the address of an MLflow server",
 }
+AWAY = {0, 502, 503, 504}  # no answer at all, or that of a gateway whose server is away
 
 
 class ServerLost(UserError):
     """The tracking server is away, and was waited for as long as MLflow's settings allow."""
 
 
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """What the block raises as a UserError, where a server, a store or a disk is its cause."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
-        told = to_user_error(error)
-        if told is error:
-            raise
-        raise told from None
-
-
 def to_user_error(error: BaseException) -> BaseException:
     """`error` as a UserError, if a server, a store or a disk is its cause; else as it is."""
     # A password in the address is nobody's to read.
     uri = re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", mlflow.get_tracking_uri())
-    kind: type[UserError] = UserError
-    if isinstance(error, MlflowException) and is_lost(error):
-        kind, text = ServerLost, f"the tracking server {uri} cannot be reached."
-    elif isinstance(error, MlflowException) and (status := _refusal(error)):
-        text = (
-            f"the tracking server {uri} answered {status} ({HTTPStatus(status).phrase}): "
-            f"{REFUSED[status]}."
-        )
+    status = http_status(error)
+    if status in AWAY:
+        text = f"the tracking server {uri} cannot be reached."
+    elif status in REFUSED:
+        phrase = HTTPStatus(status).phrase
+        text = f"the tracking server {uri} answered {status} ({phrase}): {REFUSED[status]}."
     elif isinstance(error, MlflowException | SQLAlchemyError | CommandError):
         # SQLAlchemy's own first line may be its class only; that of the database says more.
         reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
@@ -71,28 +55,21 @@ def to_user_error(error: BaseException) -> BaseException:
         text = f"{error.filename or 'a file'} cannot be used: {error.strerror}."
     else:
         return error
+    kind = ServerLost if status in AWAY else UserError
     return kind(" ".join([text, *getattr(error, "__notes__", [])]))
 
 
-def is_lost(error: MlflowException) -> bool:
-    """Whether no answer came at all; an answer, if a refusal, has a status or a class of its own.
+def http_status(error: BaseException) -> int | None:
+    """What a tracking server answered as a web server does, 0 if no answer came, else None.
 
-    A gateway in front of the server that says 502, 503 or 504 means that the server is away.
+    None too for an answer of MLflow itself, such as that there is no such model.
     """
-    lost = re.match(r"API request to .* failed with (error code 50[234]|exc|timeout)", str(error))
-    return type(error) is MlflowException and bool(lost)
-
-
-def _refusal(error: MlflowException) -> int:
-    """The status 401, 403 or 404 that the server answered as a web server does, else 0."""
-    answered = re.match(r"API request to .* failed with error code (\d+)", str(error))
-    if answered:
-        status = int(answered[1])
-    elif isinstance(error, RestException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
-        status = error.get_http_status_code()
-    else:
-        status = 0
-    return status if status in REFUSED else 0
+    failed = re.match(r"API request to .* failed with (error code (\d+)|exc|timeout)", str(error))
+    if isinstance(error, MlflowException) and failed:
+        return int(failed[2] or 0)
+    if isinstance(error, RestException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        return error.get_http_status_code()
+    return None
 
 
 @contextmanager
@@ -125,25 +102,19 @@ def retry_on_conflict(write: Callable[..., Any], *what: Any, **how: Any) -> None
         write(*what, **how)
 
 
-class _SayThatWeWait(logging.Handler):
+def _say_that_we_wait(record: logging.LogRecord) -> bool:
     """One sentence at the first of MLflow's retries, where urllib3 would warn at each."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        retry: Any = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        if "Retrying" not in str(record.msg) or len(retry.history) != 1:
-            return
-        factor = settings.MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get()
-        pauses = range(1, settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
-        seconds = sum(min(120, factor * 2**n) for n in pauses)
+    retry: Any = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    if "Retrying" in str(record.msg) and len(retry.history) == 1:
         print(
-            f"The tracking server {mlflow.get_tracking_uri()} does not answer: waiting for it, "
-            f"up to {seconds / 60:.1f} minutes.",
+            f"The tracking server {mlflow.get_tracking_uri()} does not answer: waiting for it "
+            f"(MLFLOW_HTTP_REQUEST_MAX_RETRIES={settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()}).",
             file=sys.stderr,
             flush=True,
         )
+    return False
 
 
-logging.getLogger("urllib3.connectionpool").addHandler(_SayThatWeWait())
-logging.getLogger("urllib3.connectionpool").propagate = False
+logging.getLogger("urllib3.connectionpool").addFilter(_say_that_we_wait)
 # Tracebacks of a database's errors, which come to us too, and are told in a sentence.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -14,7 +14,7 @@ from mlflow.utils.logging_utils import disable_logging, enable_logging
 from mnist_cnn.learning import model_file
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.parameters import UserError
-from mnist_cnn.tracking.failures import is_lost, retry_on_conflict
+from mnist_cnn.tracking.failures import AWAY, REFUSED, http_status, retry_on_conflict
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
@@ -50,36 +50,35 @@ def register(model_uri: str, tags: dict[str, str]) -> str:
 
 def find(uri: str) -> ModelRef:
     """What `uri` means: an MLflow model URI, or a local .h5 or .keras file. Raises UserError."""
-    if not uri.startswith("models:/"):
-        return ModelRef(uri)
     name, _, alias = uri.removeprefix("models:/").partition("@")
+    name, _, number = name.partition("/")
+    if not uri.startswith("models:/") or not (alias or number):
+        return ModelRef(uri, model_id=name if uri.startswith("models:/") else "")  # models:/m-…
     client = mlflow.MlflowClient()
     try:
-        if alias:
-            found = client.get_model_version_by_alias(name, alias)
-        elif "/" in name:
-            name, _, number = name.partition("/")
-            if number == "latest":
-                number = _newest(name)
-            found = client.get_model_version(name, number)
-        else:
-            return ModelRef(uri, model_id=name)  # models:/m-…, a logged model
+        if number == "latest":
+            versions = client.search_model_versions(f"name='{name}'")
+            number = str(max((int(version.version) for version in versions), default=0))
+        found = (
+            client.get_model_version_by_alias(name, alias)
+            if alias
+            else client.get_model_version(name, number)
+        )
     except MlflowException as error:
         if not _answered_no(error):
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
-    number = str(found.version)
     # MLflow's own store keeps the logged model as the version's source only.
     logged = re.fullmatch("models:/(m-[0-9a-f]+)", found.source or "")
     model_id = found.model_id or (logged[1] if logged else "")
+    number = str(found.version)
     return ModelRef(f"models:/{name}/{number}", name, number, model_id, found.tags)
 
 
 def champion() -> ModelRef | None:
     """The version that users take, or None while there is none."""
-    client = mlflow.MlflowClient()
     try:
-        client.get_model_version_by_alias(NAME, CHAMPION)
+        mlflow.MlflowClient().get_model_version_by_alias(NAME, CHAMPION)
     except MlflowException as error:
         # A lost server is not an empty registry: the next candidate would win without proof.
         if not _answered_no(error):
@@ -91,14 +90,7 @@ def champion() -> ModelRef | None:
 def _answered_no(error: MlflowException) -> bool:
     # A web server that is no MLflow server says 404 too, in a message of another form.
     no = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-    return no and not error.message.startswith("API request to ")
-
-
-def _newest(name: str) -> str:
-    versions = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
-    if not versions:
-        raise UserError(f"model={name}: no version is registered; train one first.")
-    return str(max(int(version.version) for version in versions))
+    return no and http_status(error) not in (*AWAY, *REFUSED)
 
 
 def load(model: ModelRef) -> keras.Model:
@@ -120,7 +112,7 @@ def load(model: ModelRef) -> keras.Model:
     except UserError as error:
         raise UserError(f"model={model.uri} cannot be loaded: {error}") from None
     except Exception as error:  # whatever is raised at a file from elsewhere
-        if isinstance(error, MlflowException) and is_lost(error):
+        if http_status(error) in AWAY:
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"model={model.uri} cannot be loaded: {reason[0]}") from None

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from mnist_cnn.learning.data import cache_folder
 from mnist_cnn.recipes import as_text
-from mnist_cnn.tracking.failures import ServerLost, no_retries, to_user_error, user_errors
+from mnist_cnn.tracking.failures import ServerLost, no_retries, to_user_error
 
 MACHINE = f"{platform.node()}-{uuid.getnode():x}"  # one host name may stand for several machines
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
@@ -46,7 +46,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     the disk fails.
     """
     nested = mlflow.active_run() is not None
-    with user_errors():
+    try:
         if not nested:
             cache_folder().mkdir(parents=True, exist_ok=True)
             # Nothing is to be lost yet: an answer now, not in four minutes. One at a time, for two
@@ -54,16 +54,22 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
             with no_retries(), FileLock(cache_folder() / "store.lock"):
                 mlflow.MlflowClient().search_experiments(max_results=1)
             close_orphaned_runs()
-        with start_run(
-            run_name=None if "MLFLOW_RUN_ID" in os.environ else verb,
-            nested=nested,
-            # From the first moment: a kill must not leave a run that nobody can name.
-            tags={"verb": verb, PROCESS: process_name()},
-        ) as run:
+        # From the first moment: a kill must not leave a run that nobody can name.
+        tags = {"verb": verb, PROCESS: process_name()}
+        name = None if "MLFLOW_RUN_ID" in os.environ else verb
+        with start_run(run_name=name, nested=nested, tags=tags) as run:
             log_params(parameters)
             yield run
             if nested:
-                _copy_headlines(run.info.run_id, run.data.tags["mlflow.parentRunId"])
+                metrics = mlflow.get_run(run.info.run_id).data.metrics
+                parent = run.data.tags["mlflow.parentRunId"]
+                found = {name: metrics[name] for name in HEADLINES if name in metrics}
+                mlflow.log_metrics(found, run_id=parent)
+    except Exception as error:
+        told = to_user_error(error)
+        if told is error:
+            raise
+        raise told from None
 
 
 @contextmanager
@@ -92,13 +98,11 @@ def active_run() -> mlflow.ActiveRun:
 def label_run(name: str = "", description: str = "") -> None:
     """Name the active run, if its user has not, and describe it in a line or two (Markdown)."""
     run = active_run()
-    verb = run.data.tags.get("verb", "")
+    tags = {"mlflow.note.content": description, "mlflow.runName": name}
     # `mlflow run` without --run-name gives a name such as bold-fish-123.
-    own = run.info.run_name != verb and not re.fullmatch("[a-z]+-[a-z]+-[0-9]+", run.info.run_name)
-    tags = {"mlflow.note.content": description} if description else {}
-    if name and not own:
-        tags["mlflow.runName"] = name
-    mlflow.set_tags(tags)
+    if not re.fullmatch(f"[a-z]+-[a-z]+-[0-9]+|{run.data.tags['verb']}", run.info.run_name):
+        del tags["mlflow.runName"]
+    mlflow.set_tags({key: text for key, text in tags.items() if text})
 
 
 def ui_address() -> str:
@@ -106,17 +110,10 @@ def ui_address() -> str:
 
     It opens in its mode for language models, and only its switch or the address changes that.
     """
-    uri = mlflow.get_tracking_uri()
-    place = f"#/experiments/{active_run().info.experiment_id}/runs"
-    page = f"{place}?workflowType=machine_learning"
-    if uri.startswith("http"):
-        return f"{uri.rstrip('/')}/{page}"
-    return f"mlflow ui, then http://127.0.0.1:5000/{page}"
-
-
-def _copy_headlines(run_id: str, parent_id: str) -> None:
-    found = mlflow.get_run(run_id).data.metrics
-    mlflow.log_metrics({name: found[name] for name in HEADLINES if name in found}, run_id=parent_id)
+    uri, ours = mlflow.get_tracking_uri().rstrip("/"), "mlflow ui, then http://127.0.0.1:5000"
+    experiment = f"#/experiments/{active_run().info.experiment_id}"
+    place = uri if uri.startswith("http") else ours
+    return f"{place}/{experiment}/runs?workflowType=machine_learning"
 
 
 def process_name(pid: int | None = None) -> str:

@@ -20,6 +20,7 @@ from mnist_cnn.learning.model import build
 from mnist_cnn.recipes import Recipe
 
 DAYS = 30  # after which a kept model that nobody asked for is removed
+Metrics = list[tuple[str, float, int, int]]  # name, value, milliseconds, step
 
 
 def cache_file(*decisive: object) -> Path:
@@ -28,23 +29,23 @@ def cache_file(*decisive: object) -> Path:
     return cache_folder() / "kept" / f"{digest}.npz"
 
 
-def load(path: Path, recipe: Recipe) -> Fitted | None:
+def load(path: Path, recipe: Recipe) -> tuple[Fitted, Metrics] | None:
     """The model kept in `path`, or None if there is none or the file is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             facts = json.loads(str(arrays["facts"]))
             model = build(recipe)
             model.set_weights([arrays[f"w{i}"] for i in range(len(model.weights))])
+        return Fitted(model, facts["history"], facts["train_seconds"]), facts["metrics"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return Fitted(model, **facts)
 
 
 @contextmanager
-def until_logged(path: Path, fitted: Fitted) -> Iterator[None]:
+def until_logged(path: Path, fitted: Fitted, metrics: Metrics) -> Iterator[None]:
     """Keep the model in `path` while the block logs it; an error says that it is kept."""
     try:
-        _save(path, fitted)
+        _save(path, fitted, metrics)
     except OSError as error:  # a full disk is no reason to lose what can still be logged
         print(f"The trained model is not kept while it is logged: {error.strerror}.", flush=True)
     try:
@@ -58,13 +59,13 @@ def until_logged(path: Path, fitted: Fitted) -> Iterator[None]:
     path.unlink(missing_ok=True)
 
 
-def _save(path: Path, fitted: Fitted) -> None:
+def _save(path: Path, fitted: Fitted, metrics: Metrics) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = json.dumps({k: v for k, v in vars(fitted).items() if k != "model"})
+    facts = {k: v for k, v in vars(fitted).items() if k != "model"} | {"metrics": metrics}
     weights = {f"w{i}": array for i, array in enumerate(fitted.model.get_weights())}
     partial = path.with_name("partial.npz")  # of a killed process too: written over
     with FileLock(path.with_name("lock")):
-        np.savez(partial, facts=facts, **weights)
+        np.savez(partial, facts=json.dumps(facts), **weights)
         os.replace(partial, path)
         for old in path.parent.glob("*.npz"):
             if old.stat().st_mtime < time.time() - DAYS * 86400:
