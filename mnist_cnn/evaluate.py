@@ -1,8 +1,7 @@
 """`mlflow run . -e evaluate`: where a model fails on the test images, and whether it is better."""
 
-from __future__ import annotations
-
 import time
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -19,16 +18,16 @@ from mnist_cnn.learning.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
 from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.runs import label_run, tracked
+from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 from mnist_cnn.train import log_dataset
 
 # Tags of a version that say how it was made.
 ORIGIN = ("recipe", "seed", "dataset", "dataset_digest")
 
-# The parts that take many predictions look at the first images only, unless depth=full; an attack
-# takes 40 gradients an image, so with it too.
-CORRUPTED, BEHAVIOUR = 2000, 1000
-ATTACKED, ATTACKED_IN_FULL = 200, 2000
+# So many images, the first, under corruption, for behaviour and under attack, at each depth: these
+# take many predictions an image, an attack 40 gradients.
+IMAGES: dict[str, tuple[int | None, ...]]
+IMAGES = {"standard": (2000, 1000, 200), "full": (None, None, 2000)}
 
 
 def evaluate(
@@ -42,11 +41,10 @@ def evaluate(
 
     `drawings`: a file of recorded drawings to measure on, by default the project's own.
     """
-    given = {"drawings": drawings} if drawings else {}
-    with tracked("evaluate", model=model, promote=promote, depth=depth, **given):
+    with tracked("evaluate", model=model, promote=promote, depth=depth, drawings=drawings):
         recorded = recordings.read(drawings)
         ref = registry.find(model)
-        label_run(f"evaluate {'v' if ref.version else ''}{ref.version or Path(ref.uri).name}")
+        name_run(f"evaluate {'v' if ref.version else ''}{ref.version or Path(ref.uri).name}")
         dataset = dataset or ref.tags.get("dataset", "mnist")
         network = registry.load(ref)
         _refuse_other_shapes(network, model)
@@ -56,7 +54,7 @@ def evaluate(
         validation = training.validation.y, predict(network, training.validation.x)
         correct = validation[1].argmax(1) == validation[0]
         temperature = metrics.best_temperature(*validation)
-        found, tables, probabilities = measure(network, test, temperature, depth == "full")
+        found, tables, probabilities = measure(network, test, temperature, depth)
         print(".", flush=True)
         registry.log_metrics(ref, found, log_dataset(test, dataset, "test"))
         if dataset != "fashion_mnist":
@@ -77,11 +75,11 @@ def evaluate(
             verdict = gate(ref, network, correct, training)
             print(verdict)
             summary += f"\n\n{verdict}"
-        label_run(description=summary)
+        describe_run(summary)
 
 
 def measure(
-    network: keras.Model, test: Split, temperature: float, full: bool
+    network: keras.Model, test: Split, temperature: float, depth: str
 ) -> tuple[dict[str, float], dict[str, pd.DataFrame], np.ndarray]:
     """Metrics, tables and probabilities (n, 10) of `network` on the test images.
 
@@ -92,19 +90,14 @@ def measure(
     probabilities = predict(network, test.x)
     seconds = time.perf_counter() - started
     predictions = probabilities.argmax(axis=1)
-
-    def predicted(images: np.ndarray) -> np.ndarray:
-        return predict(network, images)
-
-    def first(count: int) -> Split:
-        return Split(test.x[:count], test.y[:count])
-
+    predicted = partial(predict, network)
+    parts = [Split(test.x[:count], test.y[:count]) for count in IMAGES[depth]]
     print(", corruptions", end="", flush=True)
-    under = robustness.under_corruption(predicted, test if full else first(CORRUPTED), full)
+    under = robustness.under_corruption(predicted, parts[0], every_strength=depth == "full")
     print(", behaviour", end="", flush=True)
-    behaviour = robustness.behaviour(predicted, test if full else first(BEHAVIOUR))
+    behaviour = robustness.behaviour(predicted, parts[1])
     print(", attacks", end="", flush=True)
-    attacks = robustness.attacks(network, first(ATTACKED_IN_FULL if full else ATTACKED))
+    attacks = robustness.attacks(network, parts[2])
     found = summary_metrics(test.y, probabilities, temperature)
     found |= {"evaluate_seconds": seconds} | robustness.robust_metrics(under) | behaviour | attacks
     tables = {

@@ -10,8 +10,6 @@ The rule, on the validation images. A candidate becomes champion if
    more than MARGIN by chance.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import mlflow
@@ -27,32 +25,35 @@ from mnist_cnn.learning.model import predict
 from mnist_cnn.tracking import registry
 from mnist_cnn.tracking.failures import retry_on_conflict
 from mnist_cnn.tracking.registry import CHAMPION, NAME, ModelRef
-from mnist_cnn.tracking.runs import label_run, tracked
+from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 
 FLOOR = 0.5
 LEVEL = 0.05
 MARGIN = 0.02
 AGREEMENT = 0.999  # share of the answers that TensorFlow.js gives as Keras does
 CORRUPTED = 2000  # validation images, the first, under each corruption
-SINCE = "| since (UTC) | version | by |"  # head of the table in the registered model's description
+# The head of the table in the registered model's description, and what stands above it.
+SINCE = "| since (UTC) | version | by |\n| --- | --- | --- |\n"
 ABOUT = """Reads one handwritten digit: 28 x 28 grey pixels in [0, 1], white on black, centred as
 MNIST's makers did, to ten probabilities. Alias `champion`: the version to use; `candidate`: the
 newest trained. A candidate becomes champion if it is proven better on the validation images.
 
 ## Champions
+
 """
 
 
 def promote(version: int) -> None:
     """Make `version` the champion, whatever the rule says."""
     with tracked("promote", version=version):
-        label_run(f"promote v{version}")
+        name_run(f"promote v{version}")
         ref = registry.find(f"models:/{NAME}/{version}")
-        before = registry.champion()
-        verdict = f"Version {version} is champion by a person's decision."
-        _set_champion(ref, verdict, "a person")
-        label_run(description=verdict)
-        print(f"Version {version} of {NAME} is the champion; before: {before or 'none'}.")
+        before = registry.champion() or "none"
+        verdict = f"Version {version} is champion by a person's decision; before: {before}."
+        _save_verdict(ref, verdict)
+        _set_champion(ref, "a person")
+        describe_run(verdict)
+        print(verdict)
 
 
 def gate(ref: ModelRef, network: keras.Model, correct: np.ndarray, data: Training) -> str:
@@ -66,13 +67,12 @@ def gate(ref: ModelRef, network: keras.Model, correct: np.ndarray, data: Trainin
         while True:
             champion = registry.champion()
             wins, verdict = _verdict(ref, network, correct, data, champion)
-            if not wins:
-                _save_verdict(ref, verdict)
-                return verdict
-            now = registry.champion()
-            if (now and now.version) == (champion and champion.version):
-                _set_champion(ref, verdict, "the rule")
-                return verdict
+            if not wins or registry.champion() == champion:
+                break
+        _save_verdict(ref, verdict)
+        if wins:
+            _set_champion(ref, "the rule")
+    return verdict
 
 
 def _verdict(
@@ -113,7 +113,7 @@ def _verdict(
     )
     wins = test.p_value < LEVEL
     if wins:
-        name, loss = _largest_loss(network, old, data.validation, correct, old_correct)
+        loss, name = _largest_loss(network, old, data.validation, correct, old_correct)
         mlflow.log_metric("gate/largest_loss", loss)
         evidence += (
             f"\nLargest proven loss {100 * loss:.2f} points ({name}), {100 * MARGIN:.0f} allowed."
@@ -129,39 +129,32 @@ def _largest_loss(
     images: Split,
     new_correct: np.ndarray,
     old_correct: np.ndarray,
-) -> tuple[str, float]:
+) -> tuple[float, str]:
     """Under which corruption or in which slice `new` is proven to lose most, and how much.
 
     The booleans (n,) say which images each predicts correctly.
     """
-    tests = {
-        name: mcnemar(old_correct[few], new_correct[few]) for name, few in thirds(images.x).items()
-    }
+    pairs = {name: (old_correct[few], new_correct[few]) for name, few in thirds(images.x).items()}
     for name in CORRUPTIONS:
         bad, labels = corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
-        tests[name] = mcnemar(*(predict(model, bad).argmax(1) == labels for model in (old, new)))
-    losses = {name: test.gain for name, test in tests.items() if test.p_value < LEVEL}
-    return max(losses.items(), key=lambda loss: loss[1], default=("nowhere", 0.0))
+        before, after = (predict(model, bad).argmax(1) == labels for model in (old, new))
+        pairs[name] = before, after
+    tests = {name: mcnemar(*pair) for name, pair in pairs.items()}
+    proven = [(test.gain, name) for name, test in tests.items() if test.p_value < LEVEL]
+    return max(proven, default=(0.0, "nowhere"))
 
 
-def _set_champion(ref: ModelRef, verdict: str, by: str) -> None:
+def _set_champion(ref: ModelRef, by: str) -> None:
     """Move the alias, and add a row to the table in the registered model's description."""
-    _save_verdict(ref, verdict)
     client = mlflow.MlflowClient()
-    before = registry.champion()
     retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, ref.version)
     text = client.get_registered_model(NAME).description or ""
-    about, _, table = text.partition(f"{SINCE}\n| --- | --- | --- |\n")
+    about, _, table = text.partition(SINCE)
     if not table:
-        about = f"{about}\n\n{ABOUT}\n".lstrip()
-    rows = table.split("\n")[:-1]
+        about = f"{about}\n\n{ABOUT}".lstrip()
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    # The alias was set elsewhere, or a kill came between the alias and its row.
-    if before and (not rows or rows[-1].split(" | ")[1] != before.version):
-        rows.append(f"| before {now} | {before.version} | another way |")
-    rows.append(f"| {now} | {ref.version} | {by} |")
-    table = "\n".join([SINCE, "| --- | --- | --- |", *rows[-50:], ""])
-    client.update_registered_model(NAME, about + table)
+    rows = [*table.splitlines(), f"| {now} | {ref.version} | {by} |"][-50:]
+    client.update_registered_model(NAME, about + SINCE + "\n".join(rows) + "\n")
 
 
 def _save_verdict(ref: ModelRef, verdict: str) -> None:

@@ -1,12 +1,11 @@
 """`mlflow run . -e train`: a recipe, trained, logged and registered as the new candidate."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -15,8 +14,6 @@ from mlflow.data.dataset import Dataset
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 
 from mnist_cnn.browser.drawings import read
 from mnist_cnn.evaluation import plots
@@ -28,10 +25,6 @@ from mnist_cnn.recipes import Recipe, hyperparameters
 from mnist_cnn.tracking import registry, runs, unlogged
 from mnist_cnn.tracking.failures import no_retries, retry_on_conflict
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28, 1))]),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
-)
 POINTS = 50  # of the learning curves by step, and one more for each epoch
 
 
@@ -45,10 +38,9 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
 
     `drawings`: a file of recorded drawings to learn from too.
     """
-    settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
-    settings |= {"drawings": drawings} if drawings else {}
+    settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset, "drawings": drawings}
     with runs.tracked("train", **settings, **hyperparameters(recipe)):
-        runs.label_run(f"train {recipe.name} seed {seed}")
+        runs.name_run(f"train {recipe.name} seed {seed}")
         data = load_training(dataset)
         runs.log_params({"dataset_digest": data.digest, **runs.environment()})
         images = log_dataset(data.train, dataset, "training", data.digest)
@@ -68,20 +60,19 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
             title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
             mlflow.log_figure(plots.training_curves(epochs.metrics, title), "training_curves.png")
             model_id = _log_model(fitted.model, f"{recipe.name}-seed-{seed}", data.train.x[:1])
-            seconds = {"train_seconds": fitted.train_seconds}
-            mlflow.log_metrics(seconds, model_id=model_id, dataset=images)
-            epochs.deliver_last(model_id, images)
-            tags = {name: str(value) for name, value in settings.items()}
-            tags["dataset_digest"] = data.digest
-            version = registry.register(f"models:/{model_id}", tags)
+            figures = {name: fitted.history[name][-1] for name in ("val_accuracy", "val_loss")}
+            *_, (_, _, moment, step) = epochs.metrics  # so that the run has one value an epoch
+            figures["train_seconds"] = fitted.train_seconds
+            mlflow.log_metrics(figures, step, timestamp=moment, model_id=model_id, dataset=images)
+            tags = settings | {"dataset_digest": data.digest}
+            number = registry.register(f"models:/{model_id}", tags)
         result = (
             f"val_accuracy {fitted.history['val_accuracy'][-1]:.4f} after "
             f"{fitted.train_seconds:.1f} s of fit"
         )
-        description = f"{recipe.name}: {recipe.claim}.\n\nVersion {version}: {result}."
-        runs.label_run(description=description)
-    print(f"Version {version} of {registry.NAME} is the new candidate: {result}.")
-    return version
+        runs.describe_run(f"{recipe.name}: {recipe.claim}.\n\nVersion {number}: {result}.")
+    print(f"Version {number} of {registry.NAME} is the new candidate: {result}.")
+    return number
 
 
 def log_dataset(split: Split, dataset: str, context: str, digest: str | None = None) -> Dataset:
@@ -111,12 +102,11 @@ def _log_model(model: keras.Model, name: str, example: np.ndarray) -> str:
     logged = mlflow.tensorflow.log_model(
         model,
         name=name,
-        signature=SIGNATURE,
         input_example=scaled(example),
         # The optimiser's state would double the file and serve nobody.
         keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
         # Explicit, or MLflow spends half a minute inferring them.
-        pip_requirements=runs.pinned(*runs.PACKAGES),
+        pip_requirements=[f"{name}=={version(name)}" for name in runs.PACKAGES],
     )
     return logged.model_id
 
@@ -180,12 +170,3 @@ class LogEpochs(keras.callbacks.Callback):
             run_id = runs.active_run().info.run_id
             mlflow.MlflowClient().log_batch(run_id, [Metric(*metric) for metric in some])
             self.sent += len(some)
-
-    def deliver_last(self, model_id: str, dataset: Dataset) -> None:
-        """Put the last validation figures on the logged model as well."""
-        last = {name: rest for name, *rest in self.metrics if name in ("val_accuracy", "val_loss")}
-        for name, (value, moment, step) in last.items():
-            # The same moment, so that the run keeps one value for each epoch.
-            mlflow.log_metric(
-                name, value, step, timestamp=moment, model_id=model_id, dataset=dataset
-            )

@@ -51,8 +51,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         # Real attacks, on fewer images: 40 gradients for each would be most of an evaluation here.
-        patch.setattr(evaluate, "ATTACKED", 20)
+        patch.setitem(evaluate.IMAGES, "standard", (2000, 1000, 20))
         yield folder
+
+
+@contextmanager
+def tracking_uri(uri: str) -> Iterator[None]:
+    """Inside, this process and those that it starts use the store or server `uri`."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def environment(**more: str) -> dict[str, str]:

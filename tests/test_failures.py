@@ -2,9 +2,7 @@
 
 import json
 import threading
-import time
 import urllib.request
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
@@ -13,7 +11,7 @@ import pytest
 
 from mnist_cnn import cli
 from mnist_cnn.tracking import registry
-from tests.conftest import Server, start, wait_for
+from tests.conftest import Server, start, tracking_uri, wait_for
 
 VERBS = {
     "train": ["train", "--epochs", "1"],
@@ -26,22 +24,10 @@ VERBS = {
 }
 
 
-@contextmanager
-def tracking_uri(uri):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
-
-
 def told(command, capsys):
-    """The one sentence that a failing command says."""
+    """The one sentence that a failing command says; another would say that it waits."""
     capsys.readouterr()
-    began = time.monotonic()
     assert cli.run(command) == 1
-    assert time.monotonic() - began < 60, "no waiting as for a lost server"
     (line,) = capsys.readouterr().err.splitlines()
     return line
 

@@ -1,9 +1,8 @@
 """When an answer is sure, when it is no digit, and what that is worth on recorded drawings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ SURE = 0.999  # share of correct answers among those that are sure, on the valid
 SURE_DRAWN = 0.98  # likewise on generated drawings, of which four in ten are no digit
 MISSED = 0.01  # share of the generated digits that may be called none
 DECIDING = 2**31  # seed of these drawings: no training has it
+generated_once = cache(generated)  # `main` asks twice
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ def read_drawings(
     `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `images` in [0, 1];
     `validation`: labels (m,) of the validation images and their probabilities (m, 10).
     """
-    generated_images, generated_labels = generated(4000, DECIDING, none=0.4)
-    every = predict(np.concatenate([generated_images, 255 * images]))
-    drawn, read = np.split(every, [len(generated_labels)])
-    known = certainty(*validation, generated_labels, drawn)
+    deciding, known_labels = generated_once(4000, DECIDING, none=0.4)
+    every = predict(np.concatenate([deciding, 255 * images]))
+    drawn, read = np.split(every, [len(deciding)])
+    known = certainty(*validation, known_labels, drawn)
     digits = labels >= 0
     honest = calibrated(read[digits], known.temperature)
     figure = plots.misclassified(images[digits], labels[digits], honest)

@@ -6,8 +6,6 @@ from 1 to 5, and a random generator. The numbers are the published ones; where M
 strength (stripe, dotted line, zigzag, canny edges) the others are ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +18,7 @@ from skimage.feature import canny
 from skimage.util import random_noise
 
 SIZE = 28
+ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE]
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def _plasma(count: int, decay: float, rng: Generator) -> np.ndarray:
         heights[:, half::step, ::step] = rough(above)
         step //= 2
         wibble /= decay
-    low, high = (f(heights, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
-    return ((heights - low) / (high - low))[:, :SIZE, :SIZE]
+    heights -= heights.min(axis=(1, 2), keepdims=True)
+    return heights[:, :SIZE, :SIZE] / heights.max(axis=(1, 2), keepdims=True)
 
 
 def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
@@ -107,11 +106,10 @@ def _motion_blur(x: np.ndarray, level: tuple[int, int], rng: Generator) -> np.nd
     radius, sigma = level
     weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
     angle = np.radians(rng.uniform(-45, 45, (len(x), 1, 1)))
-    rows, columns = np.mgrid[:SIZE, :SIZE]
     total = np.zeros_like(x)
     for step, weight in enumerate(weights / weights.sum()):
         down, right = (np.ceil(step * f(angle) - 0.5).astype(int) for f in (np.sin, np.cos))
-        at = (np.clip(c, 0, SIZE - 1) for c in (rows + down, columns + right))
+        at = (np.clip(c, 0, SIZE - 1) for c in (ROWS + down, COLUMNS + right))
         total += weight * x[(np.arange(len(x))[:, None, None], *at)]
     return total
 
@@ -130,20 +128,14 @@ def _warped(x: np.ndarray, matrices: np.ndarray, moved: np.ndarray | float = 0.0
 
 
 def _shear(x: np.ndarray, angle: float, rng: Generator) -> np.ndarray:
-    angles = angle * rng.choice([-1, 1], len(x))
     # scikit-image's shear of 2019: an angle, so that height shrinks by its cosine.
-    rows = [np.cos(angles), 0 * angles, -np.sin(angles), np.ones_like(angles)]
-    return _warped(x, np.stack(rows, axis=1).reshape(-1, 2, 2))
+    sheared = [[[np.cos(a), 0], [-np.sin(a), 1]] for a in (angle, -angle)]
+    return _warped(x, rng.choice(sheared[::-1], len(x)))
 
 
 def _rotate(x: np.ndarray, angle: float, rng: Generator) -> np.ndarray:
-    angles = angle * rng.choice([-1, 1], len(x))
-    rows = [np.cos(angles), np.sin(angles), -np.sin(angles), np.cos(angles)]
-    return _warped(x, np.stack(rows, axis=1).reshape(-1, 2, 2))
-
-
-def _translate(x: np.ndarray, pixels: int, rng: Generator) -> np.ndarray:
-    return _warped(x, np.eye(2), pixels * rng.choice([-1, 1], (len(x), 2))[:, ::-1])
+    turned = [[[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]] for a in (angle, -angle)]
+    return _warped(x, rng.choice(turned[::-1], len(x)))
 
 
 def _stripe(x: np.ndarray, width: int, rng: Generator) -> np.ndarray:
@@ -163,9 +155,8 @@ def _line(column0: float, row0: float, column1: float, row1: float) -> np.ndarra
     """A soft line (28, 28) between two points; none if it is upright."""
     if column0 == column1:
         return np.zeros((SIZE, SIZE))
-    rows, columns = np.mgrid[:SIZE, :SIZE]
     slope = (row1 - row0) / (column1 - column0)
-    distance = np.minimum(np.abs(rows - slope * (columns - column0) - row0), 2.3 - 1e-10)
+    distance = np.minimum(np.abs(ROWS - slope * (COLUMNS - column0) - row0), 2.3 - 1e-10)
     line = np.clip(np.log(1 - distance / 2.3) + 1, 0, 1)
     line[:, : max(0, int(np.floor(column0)))] = 0
     line[:, max(0, int(np.ceil(column1))) :] = 0
@@ -173,11 +164,9 @@ def _line(column0: float, row0: float, column1: float, row1: float) -> np.ndarra
 
 
 def _dotted_line(x: np.ndarray, count: int, rng: Generator) -> np.ndarray:
-    def dotted() -> np.ndarray:
-        line = _line(0, float(rng.integers(27)), 27, float(rng.integers(27)))
-        return np.where(np.arange(SIZE) // 2 % 2 == 0, 0, line)
-
-    return x + [sum(dotted() for _ in range(count)) for _ in x]
+    rows = rng.integers(27, size=(len(x), count, 2))
+    lines = [sum(_line(0, left, 27, right) for left, right in some) for some in rows]
+    return x + np.array(lines) * (np.arange(SIZE) // 2 % 2)
 
 
 def _zigzag(x: np.ndarray, count: int, rng: Generator) -> np.ndarray:
@@ -209,15 +198,15 @@ def _elastic(x: np.ndarray, sd: float, rng: Generator) -> np.ndarray:
     """A smooth field moves each pixel; sigma 4 as in Simard et al. 2003."""
     field = ndimage.gaussian_filter(rng.uniform(-1, 1, (2, *x.shape)), (0, 0, 4, 4))
     field *= sd / field.std()
-    index, rows, columns = np.mgrid[: len(x), :SIZE, :SIZE].astype(float)
-    return ndimage.map_coordinates(x, [index, rows + field[0], columns + field[1]], order=1)
+    at = np.mgrid[: len(x), :SIZE, :SIZE].astype(float)
+    at[1:] += field
+    return ndimage.map_coordinates(x, at, order=1)
 
 
 def _occlusion(x: np.ndarray, side: int, rng: Generator) -> np.ndarray:
     """A black square somewhere over the digit's 20 x 20 box."""
     top, left = rng.integers(4, 24 - side + 1, (2, len(x), 1, 1))
-    rows, columns = np.mgrid[:SIZE, :SIZE]
-    covered = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
+    covered = (top <= ROWS) & (top + side > ROWS) & (left <= COLUMNS) & (left + side > COLUMNS)
     return np.where(covered, 0, x)
 
 
@@ -251,7 +240,11 @@ CORRUPTIONS = {
     "scale": Corruption(lambda x, by, _: _warped(x, np.eye(2) / by), (0.9, 0.8, 0.7, 0.6, 0.5), 3),
     "rotate": Corruption(_rotate, ANGLES, 2),
     "brightness": Corruption(lambda x, more, _: x + more, (0.1, 0.2, 0.3, 0.4, 0.5), 5),
-    "translate": Corruption(_translate, range(1, 6), 3),
+    "translate": Corruption(
+        lambda x, n, rng: _warped(x, np.eye(2), n * rng.choice([-1, 1], (len(x), 2))[:, ::-1]),
+        range(1, 6),
+        3,
+    ),
     "stripe": Corruption(_stripe, (3, 4, 5, 6, 7), 5),
     "fog": Corruption(_fog, FOG, 5, **UNSEEN),
     "spatter": Corruption(_spatter, SPATTER, 4, **UNSEEN),

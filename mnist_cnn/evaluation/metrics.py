@@ -1,7 +1,5 @@
 """Figures from labels uint8 (n,) and probabilities float32 (n, 10)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

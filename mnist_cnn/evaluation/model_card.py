@@ -1,7 +1,5 @@
 """The model card of a version, from what was measured; sections of Mitchell et al. 2019."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -10,24 +8,9 @@ import pandas as pd
 
 from mnist_cnn.evaluation.corruptions import CORRUPTIONS
 
-# What the table of figures says, and the metric of each line.
-FIGURES = {
-    "test accuracy": "test_accuracy",
-    "test loss": "test_loss",
-    "calibration error": "test_ece",
-    "temperature fitted on validation": "calibration/temperature",
-    "calibration error with it": "calibration/ece_calibrated",
-    "validation accuracy": "val_accuracy",
-    "mean accuracy under MNIST-C": "robust_accuracy",
-    "the same, corruptions unlike training's distortion": "robust/unseen_in_training",
-    "predictions that stay under every shift by one pixel": "behaviour/shift_invariance",
-    "under FGSM, epsilon 0.1": "attack/fgsm_0.1",
-    "under FGSM, epsilon 0.3": "attack/fgsm_0.3",
-    "under PGD, epsilon 0.1": "attack/pgd_0.1",
-    "under PGD, epsilon 0.3": "attack/pgd_0.3",
-    "confidence in a blank image": "behaviour/blank_confidence",
-    "mean confidence in pure noise": "behaviour/noise_confidence",
-}
+
+class _Card(Template):
+    braceidpattern = r"[a-z_0-9/.]+"  # names of metrics
 
 
 def model_card(
@@ -43,14 +26,13 @@ def model_card(
     """
     worst = slices.iloc[0]
     weakest = sorted((metrics[f"robust/{name}"], name) for name in CORRUPTIONS)[:3]
-    rows = [(words, _value(metrics, name)) for words, name in FIGURES.items()]
     template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    return Template(template).substitute(
+    return _Card(template).substitute(
+        {name: _value(metrics, name) for name in metrics},
         title=title,
         details="\n".join(f"- {name}: {value}" for name, value in sorted(origin.items())),
         dataset=origin.get("dataset", "?"),
         digest=origin.get("dataset_digest", "?"),
-        figures=_table(pd.DataFrame(rows, columns=["figure", "value"])),
         weakest=", ".join(f"{name} ({value:.3f})" for value, name in weakest),
         worst=f"{worst['slice']}, {worst.accuracy:.4f} ({worst.low:.4f} to {worst.high:.4f})",
         classes=_table(classes),

@@ -1,7 +1,5 @@
 """Figures for `mlflow ui`: every function returns a matplotlib Figure of its own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 # An error at this confidence or more is likely the label's, not the network's.
 LIKELY_MISLABELLED = 0.95
-FEW = 10  # images; the accuracy of a bin of fewer says nothing
 
 
 def _axes(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -31,7 +28,7 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         training, validation = (curves[f"{kind}{name}"].dropna() for kind in ("batch/", "val_"))
         validation.index *= training.index[-1] / validation.index[-1]
-        training.plot(ax=axis, label="training")
+        training.plot(ax=axis, label="training", legend=True)
         validation.plot(ax=axis, style="o-", label="validation, after each epoch", legend=True)
         axis.set(xlabel="step", ylabel=name)
         axis.grid(alpha=0.3)
@@ -53,23 +50,19 @@ def confusion_matrix_plot(values: np.ndarray, form: str, title: str) -> Figure:
 def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
     """Accuracy against confidence, each curve of `metrics.calibration`.
 
-    The area of a point is its share of the images; a bin of fewer than FEW images is a faint ring.
+    A point's area grows with the root of its share: a bin of few images is hardly seen.
     """
     figure, (axis,) = _axes(6, 6)
     axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
-    for (name, bins), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=False):
-        counts, confidence, accuracy = bins[:, bins[0] > 0]
-        many = counts >= FEW
-        axis.plot(confidence[many], accuracy[many], color=colour, linewidth=3, label=name)
-        area = 40 + 400 * counts / counts.sum()
-        axis.scatter(confidence[many], accuracy[many], area[many], color=colour)
-        axis.plot(confidence[~many], accuracy[~many], "o", color=colour, mfc="none", alpha=0.4)
-    axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    for name, (counts, confidence, accuracy) in curves.items():
+        axis.scatter(
+            confidence, accuracy, 1000 * np.sqrt(counts / counts.sum()), label=name, alpha=0.7
+        )
     axis.set_xlabel("confidence", fontsize=14)
     axis.set_ylabel("accuracy", fontsize=14)
-    axis.set_title(f"{title}\nrings: fewer than {FEW} images", fontsize=14)
+    axis.set_title(title, fontsize=14)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=14)
+    axis.legend(fontsize=14, markerscale=0.5)
     return figure
 
 
@@ -77,22 +70,22 @@ def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     """Accuracy under each corruption at its published strength, the worst on top, with intervals.
 
     `table`: of `robustness.robustness_table`; `clean`: booleans (n,), which of the same images are
-    predicted correctly uncorrupted. Other strengths, are small grey dots.
+    predicted correctly uncorrupted. Other strengths are small grey dots.
     """
     shown = table[table.published].sort_values("accuracy", ascending=False)
+    others = table[~table.published]
     figure, (axis,) = _axes(8, 7)
     colours = np.where(shown.unseen_in_training, "tab:orange", "tab:blue")
-    spread = [shown.accuracy - shown.low, shown.high - shown.accuracy]
-    axis.barh(shown.corruption, shown.accuracy, xerr=np.clip(spread, 0, 1), color=colours)
-    others = table[~table.published]
+    spread = np.clip([shown.accuracy - shown.low, shown.high - shown.accuracy], 0, 1)
+    bars = axis.barh(shown.corruption, shown.accuracy, xerr=spread, color=colours)
+    labels = [f"{100 * accuracy:.1f}" for accuracy in shown.accuracy]
+    axis.bar_label(bars, labels, label_type="center", color="white", weight="bold")
     axis.plot(others.accuracy, others.corruption, ".", color="gray")
-    for name, accuracy in zip(shown.corruption, shown.accuracy, strict=True):
-        axis.text(0.01, name, f"{100 * accuracy:.1f}", va="center", color="white", weight="bold")
     axis.axvline(clean.mean(), color="black", linestyle="--")
     axis.set(xlim=(0, 1), xlabel=f"accuracy with its 95 % interval, {len(clean):,} test images")
     axis.set_title(
-        f"{title}: accuracy under corruption\n"
-        f"dashed: uncorrupted ({100 * clean.mean():.1f} %); orange: unlike anything in training"
+        f"{title}: accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %); "
+        "orange: unlike anything in training"
     )
     return figure
 
@@ -147,11 +140,8 @@ def scaling(rows: pd.DataFrame) -> Figure:
     )
     rows = rows.assign(error=100 * (1 - rows.test_accuracy))
     for axis, (x, other, y, label) in zip(axes, panels, strict=True):
-        for name, mine in rows[rows[other] == rows[other].max()].groupby("recipe", sort=False):
-            at = mine.groupby(x)[y].agg(["mean", "std"]).fillna(0)
-            axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=3, label=name)
-        axis.set(xlabel=x, ylabel=label, ylim=(0, None))
-        axis.grid(alpha=0.3)
-        axis.legend()
+        at = rows[rows[other] == rows[other].max()].groupby(["recipe", x], sort=False)[y]
+        mean, sd = (values.unstack("recipe") for values in (at.mean(), at.std().fillna(0)))
+        mean.plot(ax=axis, yerr=sd, fmt="o-", capsize=3, grid=True, ylabel=label, ylim=(0, None))
     figure.suptitle("mean ± sd over seeds")
     return figure

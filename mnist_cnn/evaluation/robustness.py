@@ -4,8 +4,6 @@
 named as MLflow shows them: what stands before a `/` is the section of the charts.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 
@@ -13,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from mnist_cnn.evaluation.corruptions import CORRUPTIONS, corrupted
+from mnist_cnn.evaluation.corruptions import COLUMNS, CORRUPTIONS, ROWS, corrupted
 from mnist_cnn.evaluation.metrics import accuracy, bootstrapped, with_interval
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split
@@ -40,10 +38,9 @@ def under_corruption(predict: Predict, images: Split, every_strength: bool) -> C
 
 
 def robustness_table(correct: Correct) -> pd.DataFrame:
-    """A row for each corruption and strength.
+    """A row for each corruption and strength; low and high are the ends of a 95 % interval.
 
-    Columns corruption, strength, published, unseen_in_training, images, accuracy, and its 95 %
-    interval: low and high.
+    Columns corruption, strength, published, unseen_in_training, images, accuracy, low, high.
     """
     table = pd.DataFrame(correct.keys(), columns=["corruption", "strength"])
     kinds = [CORRUPTIONS[name] for name in table.corruption]
@@ -84,7 +81,7 @@ def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
 
 def thirds(images: np.ndarray) -> dict[str, np.ndarray]:
     """Booleans (n,) by slice, those of SLICES that hold an image; one without ink is in none."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, values in _measures(images).items():
         known = np.isfinite(values)
         if known.any():
@@ -97,10 +94,8 @@ def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
     """Thickness, slant and size of each digit, float64 (n,); NaN where there is no ink."""
     x = images[..., 0] / 255.0
     ink = x.sum(axis=(1, 2))
-    rows, columns = np.mgrid[:28, :28]
     with np.errstate(invalid="ignore", divide="ignore"):
-        down, across = ((x * c).sum(axis=(1, 2)) / ink for c in (rows, columns))
-        dy, dx = rows - down[:, None, None], columns - across[:, None, None]
+        dy, dx = (c - ((x * c).sum(axis=(1, 2)) / ink)[:, None, None] for c in (ROWS, COLUMNS))
         slant = -(x * dx * dy).sum(axis=(1, 2)) / (x * dy**2).sum(axis=(1, 2))
         # How far the ink is from its edge: 1 for a line of one pixel, more for a thick stroke.
         solid = x > 0.5
@@ -113,12 +108,9 @@ def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
 def behaviour(predict: Predict, images: Split) -> dict[str, float]:
     """What any digit reader should do, in the way of CheckList (Ribeiro et al. 2020).
 
-    In the section `behaviour/`:
-
-    - `shift_invariance`: share of predictions that stay under all eight shifts by one pixel;
-    - `thickness_invariance`: share that stay when strokes grow or shrink by half a pixel;
-    - `noise_monotone`: share of steps of growing noise at which mean confidence does not rise;
-    - `blank_confidence`, `noise_confidence`: of a blank image, and mean of images of pure noise.
+    Shares of predictions that stay under all eight shifts by one pixel, and when strokes grow or
+    shrink by half a pixel; of steps of growing noise at which mean confidence does not rise; and
+    the confidence in a blank image and, in the mean, in images of noise alone.
     """
     x, before = images.x, predict(images.x).argmax(1)
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
@@ -143,10 +135,8 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     """Accuracy after attacks that know the network, from the Adversarial Robustness Toolbox.
 
     Every pixel may change by 0.3 of the range, MNIST's usual bound (Madry et al. 2018), which an
-    ordinary network does not survive, or by 0.1. In the section `attack/`, each with its interval:
-
-    - `fgsm_0.1`, `fgsm_0.3`: one step along the sign of the gradient (Goodfellow et al. 2015);
-    - `pgd_0.1`, `pgd_0.3`: 40 steps of 0.01 from a random start (Madry et al. 2018).
+    ordinary network does not survive, or by 0.1: `fgsm`, one step along the sign of the gradient
+    (Goodfellow et al. 2015), and `pgd`, 40 steps of 0.01 from a random start (Madry et al. 2018).
     """
     metrics: dict[str, float] = {}
     for epsilon in (0.1, 0.3):

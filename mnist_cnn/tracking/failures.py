@@ -1,7 +1,5 @@
 """How a failure of the store, the server or the disk is told, and what is tried again."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import re
@@ -77,14 +75,11 @@ def no_retries() -> Iterator[None]:
     """No retries inside, and 10 seconds for an answer, where MLflow would wait for minutes."""
     ours = {settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, settings.MLFLOW_HTTP_REQUEST_TIMEOUT: 10}
     before = {variable: variable.get_raw() for variable in ours}
-    attempts = database.MAX_RETRY_COUNT  # at a database, where no variable sets it
     try:
-        database.MAX_RETRY_COUNT = 1
         for variable, value in ours.items():
             variable.set(value)
         yield
     finally:
-        database.MAX_RETRY_COUNT = attempts
         for variable, raw in before.items():
             variable.unset() if raw is None else variable.set(raw)
 
@@ -116,5 +111,6 @@ def _say_that_we_wait(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("urllib3.connectionpool").addFilter(_say_that_we_wait)
+database.MAX_RETRY_COUNT = 1  # a database that is down: an answer at once
 # Tracebacks of a database's errors, which come to us too, and are told in a sentence.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

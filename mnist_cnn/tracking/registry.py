@@ -1,10 +1,9 @@
 """The model registry: which version a URI means, its network, and the two aliases."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.data.dataset import Dataset
@@ -18,6 +17,7 @@ from mnist_cnn.tracking.failures import AWAY, REFUSED, http_status, retry_on_con
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
+NO_SUCH = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # answers of MLflow
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,15 @@ class ModelRef:
         return f"version {self.version} of {self.name}" if self.version else self.uri
 
 
-def register(model_uri: str, tags: dict[str, str]) -> str:
-    """Number of a new version of the registered model from a logged model.
+def register(model_uri: str, tags: dict[str, Any]) -> str:
+    """Number of a new version of the registered model from a logged model; no tag for None.
 
     The alias `candidate` moves last: a kill before that leaves a version which nobody serves.
     """
     disable_logging()  # two lines about what train says itself
     try:
-        version = mlflow.register_model(model_uri, NAME, tags=tags).version
+        texts = {name: str(value) for name, value in tags.items() if value is not None}
+        version = mlflow.register_model(model_uri, NAME, tags=texts).version
     finally:
         enable_logging()
     retry_on_conflict(mlflow.MlflowClient().set_registered_model_alias, NAME, CANDIDATE, version)
@@ -59,38 +60,26 @@ def find(uri: str) -> ModelRef:
         if number == "latest":
             versions = client.search_model_versions(f"name='{name}'")
             number = str(max((int(version.version) for version in versions), default=0))
-        found = (
-            client.get_model_version_by_alias(name, alias)
-            if alias
-            else client.get_model_version(name, number)
-        )
+        if alias:
+            number = str(client.get_model_version_by_alias(name, alias).version)
+        found = client.get_model_version(name, number)
     except MlflowException as error:
-        if not _answered_no(error):
+        # A web server that is no MLflow server says 404 too, in a message of another form.
+        if error.error_code not in NO_SUCH or http_status(error) in {*AWAY, *REFUSED}:
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
     # MLflow's own store keeps the logged model as the version's source only.
     logged = re.fullmatch("models:/(m-[0-9a-f]+)", found.source or "")
     model_id = found.model_id or (logged[1] if logged else "")
-    number = str(found.version)
     return ModelRef(f"models:/{name}/{number}", name, number, model_id, found.tags)
 
 
 def champion() -> ModelRef | None:
     """The version that users take, or None while there is none."""
     try:
-        mlflow.MlflowClient().get_model_version_by_alias(NAME, CHAMPION)
-    except MlflowException as error:
-        # A lost server is not an empty registry: the next candidate would win without proof.
-        if not _answered_no(error):
-            raise
+        return find(f"models:/{NAME}@{CHAMPION}")
+    except UserError:  # not a lost server: the next candidate would win without proof
         return None
-    return find(f"models:/{NAME}@{CHAMPION}")
-
-
-def _answered_no(error: MlflowException) -> bool:
-    # A web server that is no MLflow server says 404 too, in a message of another form.
-    no = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-    return no and http_status(error) not in (*AWAY, *REFUSED)
 
 
 def load(model: ModelRef) -> keras.Model:
@@ -100,22 +89,20 @@ def load(model: ModelRef) -> keras.Model:
     objects: a model from elsewhere must not run code.
     """
     try:
-        paths = [Path(model.uri)]
-        if not paths[0].is_file():
+        path = Path(model.uri)
+        if not path.is_file():
             # A link that leads out of the model's folder MLflow refuses itself.
-            folder = Path(mlflow.artifacts.download_artifacts(model.uri)) / "data"
-            paths = [folder / name for name in ("model.h5", "model.keras")]
-        path = next((file for file in paths if file.is_file()), None)
-        if path is None:
-            raise UserError("it holds no Keras .h5 or .keras file.")
+            folder = Path(mlflow.artifacts.download_artifacts(model.uri), "data")
+            files = [folder / name for name in ("model.h5", "model.keras")]
+            path = next((file for file in files if file.is_file()), path)
+            if path not in files:
+                raise UserError("it holds no Keras .h5 or .keras file.")
         return model_file.load(path)
-    except UserError as error:
-        raise UserError(f"model={model.uri} cannot be loaded: {error}") from None
     except Exception as error:  # whatever is raised at a file from elsewhere
         if http_status(error) in AWAY:
             raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"model={model.uri} cannot be loaded: {reason[0]}") from None
+        reason = str(error).strip() or type(error).__name__
+        raise UserError(f"model={model.uri} cannot be loaded: {reason.splitlines()[0]}") from None
 
 
 def log_metrics(model: ModelRef, metrics: dict[str, float], dataset: Dataset | None = None) -> None:

@@ -1,7 +1,5 @@
 """Runs in MLflow: how one begins, what every verb logs alike, and how a failed one ends."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform
@@ -26,10 +24,8 @@ PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 # The process of a run: MLflow's UI hides the tags that begin so.
 PROCESS = "mlflow.mnist_cnn.process"
 # Metrics that a nested run hands on to its parent, so that the table of runs shows them.
-HEADLINES = (
-    *("val_accuracy", "train_seconds", "test_accuracy", "robust_accuracy"),
-    *("tfjs_agreement", "tfjs_gzip_bytes", "drawn_accuracy"),
-)
+HEADLINES = """val_accuracy train_seconds test_accuracy robust_accuracy
+    tfjs_agreement tfjs_gzip_bytes drawn_accuracy""".split()
 
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it informs of, we say ourselves
@@ -89,20 +85,23 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
 
 
 def active_run() -> mlflow.ActiveRun:
-    """The run that is being written; it is an error of ours if there is none."""
+    """The run that is being written."""
     run = mlflow.active_run()
     assert run is not None
     return run
 
 
-def label_run(name: str = "", description: str = "") -> None:
-    """Name the active run, if its user has not, and describe it in a line or two (Markdown)."""
+def name_run(name: str) -> None:
+    """Name the active run, if its user has not."""
     run = active_run()
-    tags = {"mlflow.note.content": description, "mlflow.runName": name}
     # `mlflow run` without --run-name gives a name such as bold-fish-123.
-    if not re.fullmatch(f"[a-z]+-[a-z]+-[0-9]+|{run.data.tags['verb']}", run.info.run_name):
-        del tags["mlflow.runName"]
-    mlflow.set_tags({key: text for key, text in tags.items() if text})
+    if re.fullmatch(f"[a-z]+-[a-z]+-[0-9]+|{run.data.tags['verb']}", run.info.run_name):
+        mlflow.set_tag("mlflow.runName", name)
+
+
+def describe_run(text: str) -> None:
+    """Put a line or two on the active run (Markdown)."""
+    mlflow.set_tag("mlflow.note.content", text)
 
 
 def ui_address() -> str:
@@ -110,17 +109,13 @@ def ui_address() -> str:
 
     It opens in its mode for language models, and only its switch or the address changes that.
     """
-    uri, ours = mlflow.get_tracking_uri().rstrip("/"), "mlflow ui, then http://127.0.0.1:5000"
-    experiment = f"#/experiments/{active_run().info.experiment_id}"
-    place = uri if uri.startswith("http") else ours
-    return f"{place}/{experiment}/runs?workflowType=machine_learning"
+    uri, experiment = mlflow.get_tracking_uri(), active_run().info.experiment_id
+    place = uri if uri.startswith("http") else "mlflow ui, then http://127.0.0.1:5000"
+    return f"{place.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 def process_name(pid: int | None = None) -> str:
-    """Machine, number and start of a process (by default this one): never given again.
-
-    Empty if there is no such process.
-    """
+    """Machine, number and start of a process, by default this one; "" if there is none."""
     try:
         return f"{MACHINE} {pid or os.getpid()} {psutil.Process(pid).create_time():.0f}"
     except psutil.NoSuchProcess:
@@ -143,13 +138,14 @@ def close_orphaned_runs() -> None:
 
 
 def log_params(parameters: dict[str, Any]) -> None:
-    """Log parameters as a user would type them.
+    """Log parameters that are not None as a user would type them.
 
     `mlflow run -P` has logged some already as they were typed (1e-2), and a logged parameter
     cannot change (to 0.01): those stay.
     """
     logged = mlflow.get_run(active_run().info.run_id).data.params
-    mlflow.log_params({k: as_text(v) for k, v in parameters.items() if k not in logged})
+    given = {name: value for name, value in parameters.items() if value is not None}
+    mlflow.log_params({name: as_text(given[name]) for name in given if name not in logged})
 
 
 def environment() -> dict[str, str | int]:
@@ -166,8 +162,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def pinned(*packages: str) -> list[str]:
-    """Requirements `name==version` of installed packages."""
-    return [f"{name}=={version(name)}" for name in packages]

@@ -1,25 +1,20 @@
 """Trained models that are not logged yet: a lost server or a kill after fit costs no training."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from mnist_cnn.learning.data import cache_folder
 from mnist_cnn.learning.fit import Fitted
 from mnist_cnn.learning.model import build
 from mnist_cnn.recipes import Recipe
 
-DAYS = 30  # after which a kept model that nobody asked for is removed
 Metrics = list[tuple[str, float, int, int]]  # name, value, milliseconds, step
 
 
@@ -63,10 +58,6 @@ def _save(path: Path, fitted: Fitted, metrics: Metrics) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {k: v for k, v in vars(fitted).items() if k != "model"} | {"metrics": metrics}
     weights = {f"w{i}": array for i, array in enumerate(fitted.model.get_weights())}
-    partial = path.with_name("partial.npz")  # of a killed process too: written over
-    with FileLock(path.with_name("lock")):
-        np.savez(partial, facts=json.dumps(facts), **weights)
-        os.replace(partial, path)
-        for old in path.parent.glob("*.npz"):
-            if old.stat().st_mtime < time.time() - DAYS * 86400:
-                old.unlink(missing_ok=True)
+    partial = path.with_name(f"partial-{path.name}")
+    np.savez(partial, facts=json.dumps(facts), **weights)
+    os.replace(partial, path)
