@@ -78,8 +78,8 @@ def document() -> None:
             print(rows[-1], file=sys.stderr, flush=True)
     print(
         "# keras.applications\n\n"
-        "What `convert` says to the smallest network of each family, on the smallest image that it\n"
-        "takes, with random weights and random statistics of its BatchNorm layers. Written by\n"
+        "What `convert` says to the smallest network of each family, on the smallest image that\n"
+        "it takes, with random weights and random statistics of its BatchNorm layers. Written by\n"
         "`python -m tests.applications > docs/applications.md`; `pytest -m slow -k applications`\n"
         "holds to it.\n\n"
         "| network | side | `tfjs_layers_model` | `tfjs_graph_model` |\n| --- | --- | --- | --- |"

@@ -143,7 +143,7 @@ def test_a_dash_is_an_underscore_and_the_last_of_a_name_counts(monkeypatch):
 
 
 def test_readme_table_is_the_code():
-    """Every verb and hyperparameter is in the README; each parameter there exists, so by default."""
+    """The README has all verbs and hyperparameters; its parameters exist, with that default."""
     rows = {}
     for line in (ROOT / "README.md").read_text().splitlines():
         if line.startswith("| `") and line.count("|") == 4:
