@@ -21,8 +21,10 @@ def serve(output: str, port: int) -> None:
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), partial(Files, directory=str(folder)))
     except OSError as error:
+        with socket.create_server((LOOPBACK, 0)) as other:
+            free = other.getsockname()[1]
         raise UserError(
-            f"port={port} cannot be used ({error.strerror}); free is -P port={_next_free(port)}."
+            f"port={port} cannot be used ({error.strerror}); free is -P port={free}."
         ) from None
     try:
         with server:
@@ -32,22 +34,10 @@ def serve(output: str, port: int) -> None:
         print("Stopped.")
 
 
-def _next_free(port: int) -> int:
-    for other in range(port + 1, 65536):
-        with socket.socket() as attempt:
-            if attempt.connect_ex((LOOPBACK, other)) == 0:
-                continue
-        with socket.socket() as attempt:
-            try:
-                attempt.bind((LOOPBACK, other))
-            except OSError:
-                continue
-            return other
-    return 8000
-
-
 class Files(SimpleHTTPRequestHandler):
     """The files of one folder: no listings, nothing outside of it, only for this machine's name."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".wasm": "application/wasm"}
 
     def send_head(self) -> Any:
         """Refuse what is not a file inside the folder, and requests in another host's name."""
@@ -68,5 +58,3 @@ class Files(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Only what went wrong."""
-
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".wasm": "application/wasm"}

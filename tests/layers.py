@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mnist_cnn import convert
-from mnist_cnn.browser import lowering, proof, tfjs
+from mnist_cnn.browser import keras2, proof, tfjs
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.parameters import UserError
 
@@ -65,7 +64,7 @@ def outputs(structure):
 
 image, sequence, volume = on(IMAGE), on(SEQUENCE), on(VOLUME)
 indices = on((6,))
-KEEPDIMS, GRAPH = "keepdims=True", "tfjs_graph_model"
+KEEPDIMS, GRAPH = "keepdims=True", FORMATS[1]
 
 # name: (model, words of the refusal as layers or "", words of the refusal as a graph or "")
 TABLE = {
@@ -181,7 +180,11 @@ TABLE = {
         "activation='hard_sigmoid'",
         "",
     ),
-    "Activation, glu": (lambda: image(L.Dense(2, activation="glu", name="d")), "'d' has", ""),
+    "Activation, glu": (
+        lambda: image(L.Dense(2, activation="glu", name="d")),
+        "layer 'd' (Dense, activation='glu', units=2)",
+        "",
+    ),
     "of training only": (
         lambda: stack(
             L.GaussianNoise(0.1),
@@ -207,7 +210,7 @@ TABLE = {
         "Dot layer does not support",
         "",
     ),
-    "Subtract": (lambda: on((4,), (4,))(L.Subtract()), "is a Subtract", ""),
+    "Subtract": (lambda: on((4,), (4,))(L.Subtract()), "(Subtract", ""),
     "Embedding": (lambda: indices(L.Embedding(9, 4)), "", ""),
     "Embedding, integers, LSTM behind a mask": (
         lambda: stack(L.Embedding(9, 4, mask_zero=True), L.LSTM(3), shape=(6,), dtype="int32"),
@@ -221,7 +224,7 @@ TABLE = {
     ),
     "Masking": (lambda: stack(L.Masking(0.5), L.LSTM(4), shape=SEQUENCE), "", ""),
     "SimpleRNN": (lambda: sequence(L.SimpleRNN(4)), "", ""),
-    "GRU": (lambda: sequence(L.GRU(4)), "reset_after=True", ""),
+    "GRU": (lambda: sequence(L.GRU(4)), "GRUCell does not support reset_after", ""),
     "GRU, reset_after=False": (lambda: sequence(L.GRU(4, reset_after=False)), "", ""),
     "LSTM": (lambda: sequence(L.LSTM(4)), "", ""),
     "LSTM, return_sequences": (
@@ -294,17 +297,17 @@ TABLE = {
         "",
         "",
     ),
-    "RandomFlip": (lambda: stack(L.RandomFlip(), L.Conv2D(2, 3)), "is a RandomFlip", ""),
+    "RandomFlip": (lambda: stack(L.RandomFlip(), L.Conv2D(2, 3)), "(RandomFlip", ""),
     "GroupNormalization": (lambda: image(L.GroupNormalization(3)), "GroupNormalization", ""),
     "MultiHeadAttention": (
         lambda: on((5, 6), (4, 6))(lambda both: L.MultiHeadAttention(2, 4)(*both)),
-        "is a MultiHeadAttention",
+        "(MultiHeadAttention",
         "",
     ),
-    "Attention": (lambda: on((5, 6), (5, 6))(L.Attention()), "is a Attention", ""),
+    "Attention": (lambda: on((5, 6), (5, 6))(L.Attention()), "(Attention", ""),
     "EinsumDense": (
         lambda: sequence(L.EinsumDense("abc,cd->abd", output_shape=(None, 4))),
-        "is a EinsumDense",
+        "(EinsumDense",
         "",
     ),
 }
@@ -313,7 +316,7 @@ TABLE = {
 def randomised(model):
     """Weights that hide no error: biases and moving averages are not 0 and 1."""
     rng = np.random.default_rng(0)
-    for layer in lowering.leaves(model):
+    for layer in keras2.leaves(model):
         if type(layer).__name__ == "Normalization":
             continue
         for weight in layer.weights:
@@ -329,21 +332,20 @@ def converted(names, output_format, table=TABLE):
     with TemporaryDirectory() as scratch:
         for number, name in enumerate(names):
             try:
-                model, _ = lowering.ready(randomised(table[name][0]()))
+                model, _ = keras2.ready(randomised(table[name][0]()))
                 samples = proof.drawn(model)
-                model = lowering.lowered(model)
+                model = keras2.lowered(model)
                 folder = Path(scratch, str(number))
                 folder.mkdir()
-                written = tfjs.Written(output_format)
-                tfjs.write(model, folder, written)
+                tfjs.write(model, folder, output_format=output_format)
             except UserError as error:
                 said[name] = str(error)
                 continue
-            jobs.append(tfjs.Job(folder, samples.inputs, samples.batch))
-            models[name] = (model, samples, written, folder)
+            jobs.append((folder, samples.inputs))
+            models[name] = (model, folder, samples)
         for name, found in zip(models, tfjs.answers(jobs), strict=True):
             try:
-                convert._judged(*models[name], found)
+                proof.judge(*models[name], found, exactly=True)
             except UserError as error:
                 said[name] = str(error)
     return said

@@ -104,8 +104,8 @@ def whole(store, uri=None):
             assert "RUNNING" not in {t.state.name for t in study.trials}
     if (store / "out").exists():
         image = np.zeros((1, 28, 28, 1), np.float32)
-        (found,) = tfjs.answers([tfjs.Job(store / "out", [image])])
-        assert found.outputs[0].shape == (1, 10)
+        (found,) = tfjs.answers([(store / "out", [image])])
+        assert found["outputs"][0].shape == (1, 10)
     assert not (store / "out" / output_folder.PARTIAL).exists()
 
 
@@ -124,7 +124,7 @@ BOUNDARIES = [
     ("evaluate", ALIAS, "after"),
     ("convert", "mnist_cnn.browser.tfjs:write", "after"),
     ("convert", "mnist_cnn.convert:_try", "after"),
-    ("convert", "mnist_cnn.browser.page:write", "after"),
+    ("convert", "mnist_cnn.convert:_add_page", "after"),
     ("convert", "mnist_cnn.browser.output_folder:replace", "before"),
     ("convert", "mnist_cnn.browser.output_folder:replace", "after"),
     ("convert", "mnist_cnn.tracking.registry:tag", "before"),

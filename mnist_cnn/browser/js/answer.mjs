@@ -1,15 +1,15 @@
 // Real TensorFlow.js answers: node answer.mjs JOBS.json
 //
-// JOBS: {modules, jobs: [{folder, inputs: [{shape, dtype, file}], count, batch, output, layers}]}.
+// JOBS: {modules, jobs: [{folder, inputs: [{shape, dtype, file}], count, output}], layers}.
 // Inputs are raw float32 or int32 files of `count` examples each. The answers are written likewise
-// as float32 to `output` + "0.f32", "1.f32", ...; with `layers`, a list of names, what those layers
-// put out instead of what the model does. Standard output gets one line of JSON, a list with one
-// object a job: {seconds_per_example (warm), outputs: [{name, shape}], backend} or {error, layers}.
+// as float32 to `output` + "0.f32", "1.f32", ...; with names in `layers`, what those layers put
+// out instead of what the model does. Standard output gets one line of JSON, a list with one
+// object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
 import {readFileSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
 
-const {modules, jobs} = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+const {modules, jobs, layers} = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const require = createRequire(join(modules, 'here.js'));
 const tf = require('@tensorflow/tfjs');
 require('@tensorflow/tfjs-backend-wasm');
@@ -27,7 +27,8 @@ const named = (layer, act) => {
     throw Object.assign(error, {layers: [...(error.layers || []), layer]}); // the innermost first
   }
 };
-for (const entry of Object.values(tf.serialization.SerializationMap.getMap().classNameMap)) {
+const classes = tf.serialization.SerializationMap.getMap().classNameMap;
+for (const entry of Object.values(classes)) {
   const make = entry[1];
   entry[1] = (kind, config, ...rest) => named(config.name, () => make(kind, config, ...rest));
 }
@@ -35,6 +36,17 @@ const apply = tf.layers.Layer.prototype.apply;
 tf.layers.Layer.prototype.apply = function(...given) {
   return named(this.name, () => apply.call(this, ...given));
 };
+const write = tf.LayerVariable.prototype.write;
+tf.LayerVariable.prototype.write = function(value) {
+  return named(this.originalName.split('/')[0], () => write.call(this, value));
+};
+function check({class_name: kind, config}) {
+  named(config.name, () => {
+    if (!(kind in classes)) throw new Error('it has no such layer');
+  });
+  const {layers = [], cells = [], layer, cell} = config;
+  for (const inner of [...layers, ...cells, layer, cell]) if (inner?.class_name) check(inner);
+}
 
 // What a browser's loader fetches, read from the folder.
 const files = (folder) => ({
@@ -51,12 +63,11 @@ const files = (folder) => ({
   },
 });
 
-async function load(folder, layers) {
-  const {format, signature} = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
+async function load(folder) {
+  const {format, modelTopology} = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
   if (format === 'graph-model') {
     const model = await tf.loadGraphModel(files(folder));
-    const names = Object.keys(signature.outputs);
-    return {model, names, run: async (batch) => {
+    return {model, run: async (batch) => {
       try {
         return model.execute(batch);
       } catch (error) {
@@ -65,22 +76,25 @@ async function load(folder, layers) {
       }
     }};
   }
+  check(modelTopology.model_config);
   let model = await tf.loadLayersModel(files(folder));
-  if (layers) {
+  if (layers.length) {
     const outputs = layers.map((name) => model.getLayer(name).output);
     model = tf.model({inputs: model.inputs, outputs});
   }
-  return {model, names: layers || model.outputNames, run: async (batch) => model.predict(batch)};
+  return {model, run: async (batch) => model.predict(batch)};
 }
 
-async function answer({folder, inputs, count, batch, output, layers}) {
-  const {model, names, run} = await load(folder, layers);
+async function answer({folder, inputs, count, output}) {
+  const {model, run} = await load(folder);
   const arrays = inputs.map(({shape, dtype, file}) => {
     const bytes = readFileSync(file);
     const Kind = dtype === 'int32' ? Int32Array : Float32Array;
     return {shape, dtype, size: shape.reduce((a, b) => a * b, 1),
       values: new Kind(bytes.buffer, bytes.byteOffset, bytes.length / 4)};
   });
+  const largest = Math.max(...arrays.map(({size}) => size));
+  const batch = Math.max(1, Math.min(250, Math.floor(1e6 / largest))); // bounds the memory
   const part = async (from) => {
     const to = Math.min(from + batch, count);
     const tensors = arrays.map(({shape, dtype, size, values}) =>
@@ -96,13 +110,13 @@ async function answer({folder, inputs, count, batch, output, layers}) {
   const parts = [];
   for (let from = 0; from < count; from += batch) parts.push(await part(from));
   const seconds = (performance.now() - started) / 1000;
-  const outputs = parts[0].map(({shape}, i) => {
+  const shapes = parts[0].map(({shape}, i) => {
     const values = parts.map((found) => Float32Array.from(found[i].values));
     writeFileSync(`${output}${i}.f32`, Buffer.concat(values.map((v) => Buffer.from(v.buffer))));
-    return {name: names[i], shape: shape.slice(1)};
+    return shape.slice(1);
   });
   model.dispose();
-  return {seconds_per_example: seconds / count, outputs};
+  return {seconds_per_example: seconds / count, shapes};
 }
 
 const told = [];
@@ -111,7 +125,7 @@ for (const job of jobs) {
   for (const backend of ['wasm', 'cpu']) {
     await tf.setBackend(backend);
     try {
-      told.push({...await answer(job), backend});
+      told.push(await answer(job));
     } catch (error) {
       if (backend === 'wasm') continue;
       told.push({error: error.message, layers: error.layers || []});

@@ -175,7 +175,7 @@ async function chooseBackend() {
 async function load() {
   answer.dataset.backend = await chooseBackend();
   const source = settings.model ? embedded(settings.model) : 'model.json';
-  const graph = settings.output_format === 'tfjs_graph_model';
+  const graph = settings.format === 'graph-model';
   const loaded = await (graph ? tf.loadGraphModel(source) : tf.loadLayersModel(source));
   tf.tidy(() => loaded.predict(tf.zeros([1, ...settings.adapter.shape])).dataSync()); // compiles
   model = loaded;
@@ -183,10 +183,10 @@ async function load() {
   changed();
 }
 
-function embedded({topology, format, specs, data}) {
+function embedded({data, ...model}) {
   const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-  return {load: async () => (
-    {modelTopology: topology, format, weightSpecs: specs, weightData: bytes.buffer})};
+  const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
+  return {load: async () => ({...model, weightSpecs, weightData: bytes.buffer})};
 }
 
 show(null);

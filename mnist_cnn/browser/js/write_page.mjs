@@ -1,0 +1,58 @@
+// The page where a person draws a digit: node write_page.mjs MODULES FOLDER SETTINGS
+//
+// Adds index.html with its files, and digits.html, all in one, to FOLDER, which holds model.json and
+// its shards. SETTINGS: a JSON file {temperature, sure_from, none_below, adapter: {shape, low, high,
+// output}}. TensorFlow.js comes from MODULES, the page's own files from ../static. Nothing is fetched
+// from elsewhere, and a Content-Security-Policy forbids it.
+import {createHash} from 'node:crypto';
+import {copyFileSync, readFileSync, writeFileSync} from 'node:fs';
+import {dirname, join} from 'node:path';
+import {fileURLToPath} from 'node:url';
+
+const LIBRARIES = {
+  'tf.min.js': 'tfjs/dist/tf.es2017.min.js',
+  'tf-backend-wasm.min.js': 'tfjs-backend-wasm/dist/tf-backend-wasm.es2017.min.js',
+  'tfjs-backend-wasm.wasm': 'tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm',
+  'tfjs-backend-wasm-simd.wasm': 'tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm',
+};
+const OWN = ['prepare.js', 'page.js', 'tell.js'];
+const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
+
+const [modules, folder, settingsFile] = process.argv.slice(2);
+const page = join(dirname(fileURLToPath(import.meta.url)), '../static');
+const read = (name) => readFileSync(join(folder, name), 'utf8').replaceAll('\r\n', '\n');
+for (const [name, path] of Object.entries(LIBRARIES)) {
+  copyFileSync(join(modules, 'node_modules/@tensorflow', path), join(folder, name));
+}
+for (const name of ['style.css', ...OWN]) copyFileSync(join(page, name), join(folder, name));
+
+const model = JSON.parse(read('model.json'));
+const settings = {...JSON.parse(readFileSync(settingsFile, 'utf8')), format: model.format};
+function write(name, filled) {
+  let html = readFileSync(join(page, 'index.html'), 'utf8');
+  for (const [key, text] of Object.entries(filled)) html = html.replace(`{{${key}}}`, () => text);
+  writeFileSync(join(folder, name), html);
+}
+// No "<", or a model's metadata could end the element.
+const json = (value) => JSON.stringify(value).replaceAll('<', '\\u003c');
+
+const scripts = ['tf.min.js', 'tf-backend-wasm.min.js', ...OWN];
+write('index.html', {
+  csp: `${POLICY}script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'`,
+  style: '<link rel="stylesheet" href="style.css">',
+  settings: json(settings),
+  scripts: scripts.map((name) => `<script src="${name}"></script>`).join('\n'),
+});
+
+// A file cannot fetch WebAssembly: digits.html computes in plain JavaScript.
+const inline = ['tf.min.js', ...OWN].map((name) => read(name).replaceAll('</script', '<\\/script'));
+const style = read('style.css');
+const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+const paths = model.weightsManifest.flatMap((group) => group.paths);
+const data = Buffer.concat(paths.map((path) => readFileSync(join(folder, path)))).toString('base64');
+write('digits.html', {
+  csp: `${POLICY}script-src ${inline.map(hash).join(' ')}; style-src ${hash(style)}`,
+  style: `<style>${style}</style>`,
+  settings: json({...settings, model: {...model, data}}),
+  scripts: inline.map((script) => `<script>${script}</script>`).join('\n'),
+});
