@@ -4,12 +4,9 @@ The study lives in a database, so the same command goes on after a kill, and typ
 here or with a shared storage on another machine, joins in. `trials` is the total of all.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -21,131 +18,80 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.evaluation.study_results import (
-    best_accuracy,
-    finalists,
-    gain_with_error,
-    mean_and_sd,
-    parent_of_last_trial,
-    progress,
-    report,
-    saved_seconds,
-)
+from mnist_cnn.evaluation import study_results
+from mnist_cnn.learning import study as studies
 from mnist_cnn.learning.data import Training, load_training
 from mnist_cnn.learning.fit import Diverged, fit
 from mnist_cnn.learning.processes import run_workers
-from mnist_cnn.learning.search import Search
-from mnist_cnn.learning.study import (
-    COST,
-    ReportToOptuna,
-    StopOnRequest,
-    count_finished,
-    open_study,
-    run_trials,
-    storage_error,
-    without_password,
-)
+from mnist_cnn.learning.search import Sweep
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
-from mnist_cnn.tracking import registry
+from mnist_cnn.tracking import registry, runs
 from mnist_cnn.tracking.failures import no_retries
-from mnist_cnn.tracking.runs import (
-    PROCESS,
-    cores,
-    environment,
-    log_params,
-    process_name,
-    start_run,
-    tracked,
-)
 from mnist_cnn.train import LogEpochs, train_version
 
 # At the end, so that luck is seen: so many configurations, each with so many other seeds.
 FINALISTS, SEEDS = 3, 3
+GOES_ON = "the same command goes on with the study."
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What every worker of a sweep needs."""
+def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -> None:
+    """Sweep, then train the best with several seeds, register and evaluate it.
 
-    recipe: Recipe  # as it was before the sweep
-    search: Search
-    dataset: str
-    study: str
-    storage: str
-    trials: int
-    timeout: int
-    parent: str  # the run in MLflow above those of the trials
-
-
-def tune(
-    recipe: Recipe,
-    trials: int,
-    workers: int,
-    study: str,
-    storage: str,
-    epochs: int,
-    timeout: int,
-    seed: int,
-    dataset: str,
-    **space: Any,
-) -> None:
-    """Sweep, then train the best with several seeds, register and evaluate it."""
-    base = replace(recipe, epochs=epochs)
-    workers = min(workers or cores(), trials)
-    settings = {"seed": seed, "dataset": dataset, "study": study, "trials": trials}
-    settings |= {"storage": without_password(storage), "workers": workers}
-    with tracked("tune", **settings, **space, **hyperparameters(base)) as run:
-        data = load_training(dataset)
-        log_params({"dataset_digest": data.digest, **environment()})
-        search = Search(base, seed, data.digest, **space)
-        sweep = Sweep(recipe, search, dataset, study, storage, trials, timeout, run.info.run_id)
+    `more`: the other settings of a `Sweep`.
+    """
+    trials = more["trials"]
+    workers = min(workers or runs.cores(), trials)
+    settings = more | {"storage": studies.without_password(storage), "workers": workers}
+    settings |= hyperparameters(replace(recipe, epochs=epochs))
+    with runs.tracked("tune", **settings) as run:
+        data = load_training(more["dataset"])
+        runs.log_params({"dataset_digest": data.digest, **runs.environment()})
+        more |= {"dataset_digest": data.digest, "parent": run.info.run_id}
+        sweep = Sweep(recipe=recipe, epochs=epochs, storage=storage, **more)
         opened = _open(sweep, worker=0)
-        was_complete = count_finished(opened) >= trials
-        with _logged(opened, sweep):
-            _run_all_trials(sweep, workers, data)
+        was_complete = studies.count(opened) >= trials
+        _run_all_trials(opened, sweep, workers, data)
 
         # Of several machines only the one that ended the last trial goes on to the end.
-        complete = count_finished(opened) >= trials
-        if complete and not was_complete and parent_of_last_trial(opened) != sweep.parent:
+        ended = opened.get_trials(deepcopy=False, states=studies.FINISHED)
+        last = max(ended, key=lambda t: (t.datetime_complete, t.number), default=None)
+        elsewhere = last and last.user_attrs["parent"] != sweep.parent
+        if len(ended) >= trials and not was_complete and elsewhere:
             print("The last trial ended elsewhere; the best is trained there.")
         else:
             _train_the_best(opened, sweep, data)
 
 
-@contextmanager
-def _logged(study: optuna.Study, sweep: Sweep) -> Iterator[None]:
-    """Log the study after the trials inside, however they end; Ctrl-C becomes a UserError."""
+def _run_all_trials(study: optuna.Study, sweep: Sweep, workers: int, data: Training) -> None:
+    """Run the trials here if there is one worker, else in processes that share the cores.
+
+    The study is logged however they end.
+    """
     try:
-        yield
-    except KeyboardInterrupt:
-        _log_study(study, sweep)
-        done = f"{count_finished(study)} of {sweep.trials} trials"
-        raise UserError(f"interrupted after {done}; the same command goes on.") from None
+        if workers == 1:
+            _run_trials(sweep, 0, data)
+        else:
+            codes = run_workers(_worker, (sweep,), workers, runs.cores())
+            if died := [code for code in codes if code]:
+                print(f"{len(died)} of {workers} workers died (exit codes {died}).")
+            if len(died) == workers:
+                with no_retries():  # the reason may be a lost server: said as such
+                    mlflow.MlflowClient().search_experiments(max_results=1)
+                raise UserError(f"every worker died; {GOES_ON}")
     except StorageInternalError as error:
-        told = storage_error(sweep.storage, error)
-        raise UserError(f"{told} The same command goes on.") from None
+        told = studies.storage_error(sweep.storage, error)
+        raise UserError(f"{told} {GOES_ON.capitalize()}") from None
     except BaseException as error:
-        error.add_note("The same command goes on with the study.")
         # The server may be the reason: it has been waited for.
         with no_retries(), suppress(MlflowException):
-            _log_study(study, sweep)
+            _log_study(study)
+        if isinstance(error, KeyboardInterrupt):
+            done = f"{studies.count(study)} of {sweep.trials} trials"
+            raise UserError(f"interrupted after {done}; {GOES_ON}") from None
+        error.add_note(GOES_ON.capitalize())
         raise
-    _log_study(study, sweep)
-
-
-def _run_all_trials(sweep: Sweep, workers: int, data: Training) -> None:
-    """Run the trials: here if there is one worker, else in processes that share the cores."""
-    if workers == 1:
-        _run_trials(sweep, 0, data)
-        return
-    codes = run_workers(_worker, (sweep,), workers, cores())
-    if died := [code for code in codes if code]:
-        print(f"{len(died)} of {workers} workers died (exit codes {died}).")
-    if len(died) == workers:
-        with no_retries():  # the reason may be a lost server: said as such
-            mlflow.MlflowClient().search_experiments(max_results=1)
-        raise UserError("every worker died; the same command goes on.")
+    _log_study(study)
 
 
 def _worker(sweep: Sweep, worker: int, stop: Event) -> None:
@@ -160,9 +106,9 @@ def _worker(sweep: Sweep, worker: int, stop: Event) -> None:
 
 def _run_trials(sweep: Sweep, worker: int, data: Training, stop: Event | None = None) -> None:
     study = _open(sweep, worker)
-    started, before = time.monotonic(), count_finished(study)
+    started, before = time.monotonic(), studies.count(study)
     # The finalists, the recipe with its own epochs and with theirs, and the one registered.
-    fits = (1 if sweep.search.objective == "front" else FINALISTS) * SEEDS + 2 * SEEDS + 1
+    fits = (1 if sweep.objective == "front" else FINALISTS) * SEEDS + 2 * SEEDS + 1
 
     def objective(trial: optuna.Trial) -> float | tuple[float, int]:
         try:
@@ -173,15 +119,15 @@ def _run_trials(sweep: Sweep, worker: int, data: Training, stop: Event | None = 
             raise
 
     def on_trial_end(trial: FrozenTrial) -> None:
-        now, best = count_finished(study), best_accuracy(study)
+        now, best = studies.count(study), study_results.best_accuracy(study)
         with no_retries(), suppress(MlflowException):  # a lost server holds up no trial
             mlflow.MlflowClient().log_metric(sweep.parent, "best_so_far", best, step=now)
         pace = (time.monotonic() - started) / max(1, now - before)
-        print(progress(study, trial, sweep.trials, pace, fits), flush=True)
+        print(study_results.progress(study, trial, sweep.trials, pace, fits), flush=True)
 
     if worker == 0 and before < sweep.trials:
         print(f"Study {sweep.study}: Ctrl-C stops; the same command goes on.", flush=True)
-    run_trials(study, objective, sweep.trials, sweep.timeout, on_trial_end)
+    studies.run_trials(study, sweep, objective, on_trial_end)
 
 
 def _open(sweep: Sweep, worker: int) -> optuna.Study:
@@ -191,59 +137,73 @@ def _open(sweep: Sweep, worker: int) -> optuna.Study:
             client.set_tag(trial.user_attrs["mlflow_run"], "state", "failed")
             client.set_terminated(trial.user_attrs["mlflow_run"], "KILLED")
 
-    return open_study(sweep.study, sweep.storage, sweep.search, worker, close_run)
+    return studies.open_study(sweep, worker, close_run)
 
 
 def _run_trial(
     trial: optuna.Trial, sweep: Sweep, data: Training, stop: Event | None
 ) -> float | tuple[float, int]:
     """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
-    chosen = sweep.search.suggest(trial)
-    front = sweep.search.objective == "front"
+    chosen = sweep.suggest(trial)
     log_epochs = LogEpochs()
-    callbacks = [log_epochs, StopOnRequest(stop), *([] if front else [ReportToOptuna(trial)])]
+    callbacks = [log_epochs, studies.TrialEpochs(trial, stop)]
     # Tags from the first moment: a kill must not leave a run that nobody can name.
-    tags = {"verb": "trial", "study": sweep.study, PROCESS: process_name()}
-    with start_run(
+    tags = {"verb": "trial", "study": sweep.study, runs.PROCESS: runs.process_name()}
+    with runs.start_run(
         run_name=f"trial {trial.number}", nested=True, parent_run_id=sweep.parent, tags=tags
     ) as run:
         trial.set_user_attr("mlflow_run", run.info.run_id)
         trial.set_user_attr("parent", sweep.parent)
-        log_params(hyperparameters(chosen) | {"trial": trial.number})
+        runs.log_params(hyperparameters(chosen) | {"trial": trial.number})
         try:
-            fitted = fit(chosen, data, sweep.search.seed, callbacks, quiet=True)
+            fitted = fit(chosen, data, sweep.seed, callbacks, quiet=True)
         except (optuna.TrialPruned, Diverged):
             fitted = None
         log_epochs.deliver()
         mlflow.set_tag("state", "finished" if fitted else "pruned")
         if fitted:
             cost = fitted.model.count_params()
-            trial.set_user_attr(COST, cost)
-            trial.set_user_attr("train_seconds", fitted.train_seconds)
-            mlflow.log_metrics({"train_seconds": fitted.train_seconds, COST: cost})
+            figures = {"train_seconds": fitted.train_seconds, studies.COST: cost}
+            for name, value in figures.items():
+                trial.set_user_attr(name, value)
+            mlflow.log_metrics(figures)
     # Raised outside of the run: pruned is not failed.
     if not fitted:
         raise optuna.TrialPruned
     accuracy = fitted.history["val_accuracy"][-1]
-    return (accuracy, cost) if front else accuracy
+    return (accuracy, cost) if sweep.objective == "front" else accuracy
 
 
-def _log_study(study: optuna.Study, sweep: Sweep) -> None:
+def _log_study(study: optuna.Study) -> None:
     mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
-    mlflow.log_text(report(study), "study.html")
-    saved = saved_seconds(study, sweep.search.recipe.epochs)
-    mlflow.log_metrics({"finished_trials": count_finished(study), "saved_seconds": saved})
-    if saved:
-        print(f"Trials that were ended early would have trained {saved / 60:.1f} minutes more.")
+    mlflow.log_text(study_results.report(study), "study.html")
+    mlflow.log_metric("finished_trials", studies.count(study))
 
 
 def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
-    """Train the finalists in full with other seeds; register and evaluate the best of them.
+    """Train the finalists in full with seeds that no trial had; register and evaluate the best.
 
     The recipe is trained as it is, and with as many epochs as the best: more epochs alone help too.
     """
-    seed = sweep.search.seed
-    scores = _train_finalists(study, sweep, data)
+    seeds = [sweep.seed + 1 + i for i in range(SEEDS)]
+    scores: dict[Recipe, list[float]] = {}
+
+    def trained(recipe: Recipe) -> str:
+        """Mean ± sd of the validation accuracy, which is put into `scores` for each seed."""
+        if recipe not in scores:
+            fits = (fit(recipe, data, seed, quiet=True) for seed in seeds)
+            scores[recipe] = [fitted.history["val_accuracy"][-1] for fitted in fits]
+        return f"{np.mean(scores[recipe]):.4f} ± {np.std(scores[recipe], ddof=1):.4f}"
+
+    trials = study_results.finalists(study, len(data.validation), FINALISTS)
+    print(f"The best {len(trials)} trials, each with {SEEDS} other seeds:", flush=True)
+    by_trial = {}
+    for trial in trials:
+        finalist = sweep.described(trial.params)
+        finalist = replace(finalist, epochs=max(finalist.epochs, sweep.recipe.epochs))
+        print(f"Trial {trial.number}: {trained(finalist)}.", flush=True)
+        by_trial[f"trial {trial.number}"] = scores[finalist]
+    mlflow.log_dict(by_trial, "finalists.json")
     best = max(scores, key=lambda recipe: np.mean(scores[recipe]))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
@@ -251,48 +211,15 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
     for epochs in sorted({sweep.recipe.epochs, best.epochs}):
         before = replace(sweep.recipe, epochs=epochs)
-        if before not in scores:
-            scores[before] = _scores(before, data, seed)
+        was = f"val_accuracy of {before.name} with epochs={epochs}: {trained(before)}"
+        gain, error = study_results.gain_with_error(scores[best], scores[before])
+        figures = {"val_accuracy": float(np.mean(scores[before]))}
+        figures |= {"gain": gain, "gain_standard_error": error}
         key = "recipe" if epochs == sweep.recipe.epochs else "recipe_same_epochs"
-        _tell_gain(key, before, scores[before], scores[best])
-    print(f"Training the best with seed {seed + 1}, to register it.", flush=True)
-    version = train_version(best, seed + 1, sweep.dataset)
-    source = registry.find(f"models:/{registry.NAME}/{version}")
-    evaluate(source.uri, sweep.dataset, promote=True)
-
-
-def _train_finalists(
-    study: optuna.Study, sweep: Sweep, data: Training
-) -> dict[Recipe, list[float]]:
-    """Validation accuracies of the finalists, each with `SEEDS` seeds that no trial had."""
-    scores, by_trial = {}, {}
-    trials = finalists(study, len(data.validation), FINALISTS)
-    print(f"The best {len(trials)} trials, each with {SEEDS} other seeds:", flush=True)
-    for trial in trials:
-        finalist = sweep.search.described(trial.params)
-        finalist = replace(finalist, epochs=max(finalist.epochs, sweep.recipe.epochs))
-        scores[finalist] = _scores(finalist, data, sweep.search.seed)
-        by_trial[f"trial {trial.number}"] = scores[finalist]
-        print(f"Trial {trial.number}: {mean_and_sd(scores[finalist])}.", flush=True)
-    mlflow.log_dict(by_trial, "finalists.json")
-    return scores
-
-
-def _scores(recipe: Recipe, data: Training, seed: int) -> list[float]:
-    """Validation accuracy of `recipe` with each of the `SEEDS` seeds after `seed`."""
-    seeds = range(seed + 1, seed + SEEDS + 1)
-    return [fit(recipe, data, each, quiet=True).history["val_accuracy"][-1] for each in seeds]
-
-
-def _tell_gain(key: str, before: Recipe, old: list[float], new: list[float]) -> None:
-    """Log and print what the best gains over the recipe that the sweep began from."""
-    gain, error = gain_with_error(new, old)
-    figures = {"val_accuracy": float(np.mean(old)), "gain": gain, "gain_standard_error": error}
-    mlflow.log_metrics({f"{key}_{name}": value for name, value in figures.items()})
-    text = (
-        f"val_accuracy of {before.name} with epochs={before.epochs}: {mean_and_sd(old)}; of the "
-        f"best {mean_and_sd(new)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
-    )
-    if gain <= 2 * error:
-        text += " That is no gain beyond chance."
-    print(text, flush=True)
+        mlflow.log_metrics({f"{key}_{name}": value for name, value in figures.items()})
+        chance = "" if gain > 2 * error else " That is no gain beyond chance."
+        points = f"{100 * gain:+.2f} points (standard error {100 * error:.2f})"
+        print(f"{was}; of the best {trained(best)}: {points}.{chance}", flush=True)
+    print(f"Training the best with seed {seeds[0]}, to register it.", flush=True)
+    version = train_version(best, seeds[0], sweep.dataset)
+    evaluate(f"models:/{registry.NAME}/{version}", sweep.dataset, promote=True)

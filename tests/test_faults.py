@@ -9,10 +9,9 @@ import shutil
 import signal
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import md5, sha256
-from threading import Barrier, Thread
+from threading import Thread
 
 import mlflow
 import numpy as np
@@ -24,8 +23,6 @@ from mnist_cnn import cli, tune
 from mnist_cnn.browser import node, output_folder, tfjs
 from mnist_cnn.learning.data import FILES, cache_folder, load_training
 from mnist_cnn.learning.fit import Fitted
-from mnist_cnn.learning.search import Search
-from mnist_cnn.learning.study import open_study
 from mnist_cnn.recipes import RECIPES, customised
 from mnist_cnn.tracking import failures, registry, unlogged
 from mnist_cnn.train import LogEpochs
@@ -425,21 +422,6 @@ def test_a_damaged_kept_model_is_trained_anew(tmp_path):
 
 
 # Several at once
-
-
-def test_several_begin_a_study_at_once(tmp_path):
-    """They make the tables of a new database together."""
-    recipe = customised(RECIPES["fast"], {})
-    search = Search(recipe, 0, "", (2,), (0.1, 0.2), "accuracy", "tpe", "hyperband")
-    for i in range(5):
-        together = Barrier(4)
-
-        def begin(worker, storage=f"sqlite:///{tmp_path}/{i}.db", together=together):
-            together.wait()
-            return open_study("one", storage, search, worker, lambda trial: None)
-
-        with ThreadPoolExecutor(4) as pool:
-            assert {study.study_name for study in pool.map(begin, range(4))} == {"one"}
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def test_answers_are_probabilities(recipe):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow  # it measures time
 def test_predicting_the_test_set_takes_less_than_half_of_classics_plain_evaluate():
     test = load_test("mnist")
     classic = build(CLASSIC)

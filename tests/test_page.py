@@ -14,14 +14,15 @@ import pytest
 from mnist_cnn import cli
 from mnist_cnn.browser import drawings, node
 from mnist_cnn.evaluation.certainty import certainty, drawing_metrics
-from mnist_cnn.learning import handwriting
 from mnist_cnn.learning.data import load_training
 from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import FAST
 from mnist_cnn.train import with_drawings
+from scripts.write_strokes import recordings
 from tests.conftest import ROOT, start
+from tests.prepare import prepare
 
 ALL = json.loads(drawings.STROKES.read_text())
 BY_HAND = [[d for d in ALL if d["hand"] == hand] for hand in range(12)]
@@ -137,7 +138,7 @@ def in_javascript(tmp_path, recorded):
 
 
 def in_python(recorded):
-    return np.array([handwriting.prepare([s["points"] for s in d["strokes"]]) for d in recorded])
+    return np.array([prepare([s["points"] for s in d["strokes"]]) for d in recorded])
 
 
 def strokes(*lines):
@@ -155,21 +156,19 @@ def test_python_prepares_as_javascript_does(tmp_path):
     np.testing.assert_allclose(in_python(ALL + odd), there, atol=1e-5)
     assert (in_javascript(tmp_path, [strokes(), strokes([])]) == 0).all()
     with pytest.raises(ValueError, match="no ink"):
-        handwriting.prepare([[]])
+        prepare([[]])
 
 
 def test_neither_pen_nor_size_nor_place_nor_taps_change_the_picture():
     five = [np.array(s["points"]) for s in BY_HAND[3][5]["strokes"]]
-    picture = handwriting.prepare(five)
-    np.testing.assert_allclose(
-        handwriting.prepare([0.3 * s + 0.2 for s in five]), picture, atol=1e-6
-    )
+    picture = prepare(five)
+    np.testing.assert_allclose(prepare([0.3 * s + 0.2 for s in five]), picture, atol=1e-6)
     doubled = [np.repeat(s, 2, axis=0) for s in five]
-    np.testing.assert_allclose(handwriting.prepare(doubled), picture, atol=1e-6)
+    np.testing.assert_allclose(prepare(doubled), picture, atol=1e-6)
     aside = np.concatenate(five).max(axis=0) + np.ptp(np.concatenate(five), axis=0)
-    np.testing.assert_allclose(handwriting.prepare([*five, [aside, aside + 0.01]]), picture)
+    np.testing.assert_allclose(prepare([*five, [aside, aside + 0.01]]), picture)
     inside = np.concatenate(five).mean(axis=0)
-    assert abs(handwriting.prepare([*five, [inside]]) - picture).max() > 0.1, "a dot within is kept"
+    assert abs(prepare([*five, [inside]]) - picture).max() > 0.1, "a dot within is kept"
 
 
 def test_preparation_is_that_of_mnist(mnist_likeness):
@@ -265,7 +264,7 @@ def test_train_learns_from_drawings_of_ones_own(store, small, tmp_path):
 
 
 def test_strokes_are_what_the_generator_writes():
-    assert handwriting.recordings() == ALL
+    assert recordings() == ALL
 
 
 def test_server_gives_its_folder_and_nothing_else(address, out, store, capsys):

@@ -6,6 +6,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from mnist_cnn.learning import handwriting
 from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.learning.data import Split, load_training
@@ -32,8 +33,10 @@ def of_epoch(epoch, recipe, split, sample_losses=None):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_it_learns(training, recipe):
-    fitted = fit(replace(recipe, epochs=2, batch_size=32), training, seed=0)
+def test_it_learns_and_the_same_seed_gives_the_same_weights_bit_for_bit(training, recipe):
+    recipe = replace(recipe, epochs=2, batch_size=32)
+    few = replace(training, train=Split(training.train.x[:600], training.train.y[:600]))
+    fitted, again = (fit(recipe, few, seed=0, quiet=True) for _ in range(2))
     history = fitted.history
     assert history["loss"][1] < history["loss"][0]
     assert history["val_accuracy"][-1] > 0.3
@@ -41,6 +44,13 @@ def test_it_learns(training, recipe):
     assert set(history) == names
     assert {len(values) for values in history.values()} == {2}
     assert fitted.train_seconds >= sum(history["epoch_seconds"])
+    first, second = ([w.tobytes() for w in f.model.get_weights()] for f in (fitted, again))
+    assert first == second
+
+
+def test_another_seed_gives_other_weights(training):
+    one, other = (fit(FAST, training, seed, quiet=True).model.get_weights() for seed in (3, 4))
+    assert not np.array_equal(one[-1], other[-1])
 
 
 def test_drawings_are_a_part_of_an_epoch_that_is_no_longer(training):
@@ -75,6 +85,36 @@ def test_fit_learns_from_drawings_of_mnist_only_and_repeats_itself(training):
     without = predictions(replace(recipe, drawn=0.0), as_mnist)
     assert (once != without).any()
     np.testing.assert_array_equal(predictions(recipe, training), without)
+
+
+def test_drawings_are_kept_in_the_cache_and_made_anew_where_it_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "mnist_cnn" / "drawings"
+    expected = generated(200, 3, 0.3)
+    made = []
+    monkeypatch.setattr(handwriting, "generated", lambda *how: made.append(how) or expected)
+
+    def given(*how):
+        found = handwriting.kept(*how)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+        return len(made)
+
+    assert (given(200, 3, 0.3), given(200, 3, 0.3)) == (1, 1)
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for number, damaged in enumerate((b"", content[:1000], content[:-30], bytes(flipped), b"x")):
+        path.write_bytes(damaged)
+        assert given(200, 3, 0.3) == 2 + number
+        assert path.read_bytes() == content
+    for seed in range(20):
+        given(200, seed, 0.3)
+    assert len(list(folder.iterdir())) == handwriting.KEPT
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
+    given(200, 3, 0.3)
 
 
 def test_distortion_moves_every_image_differently_and_no_further_than_it_says(training):
@@ -133,18 +173,6 @@ def test_another_look_is_for_a_share_of_the_images_and_falls_to_none(training):
     assert shares[0] == 1
     assert 0.3 < shares[len(shares) // 2] < 0.7
     assert shares[-1] < 0.15
-
-
-@pytest.mark.parametrize("base", RECIPES.values(), ids=RECIPES)
-def test_same_seed_same_weights_bit_for_bit(training, base):
-    recipe = replace(base, epochs=2)
-    few = replace(training, train=Split(training.train.x[:300], training.train.y[:300]))
-    first, again, other = (
-        [weight.tobytes() for weight in fit(recipe, few, seed).model.get_weights()]
-        for seed in (3, 3, 4)
-    )
-    assert first == again
-    assert first != other
 
 
 def test_nothing_is_tuned_by_tf_data(training, monkeypatch):

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from mnist_cnn.evaluation import plots
 from mnist_cnn.evaluation.metrics import best_temperature, calibrated, sure_from
-from mnist_cnn.learning.handwriting import generated
+from mnist_cnn.learning.handwriting import kept
 
 SURE = 0.999  # share of correct answers among those that are sure, on the validation images
 SURE_DRAWN = 0.98  # likewise on generated drawings, of which four in ten are no digit
 MISSED = 0.01  # share of the generated digits that may be called none
 DECIDING = 2**31  # seed of these drawings: no training has it
-generated_once = cache(generated)  # `main` asks twice
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def read_drawings(
     `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `images` in [0, 1];
     `validation`: labels (m,) of the validation images and their probabilities (m, 10).
     """
-    deciding, known_labels = generated_once(4000, DECIDING, none=0.4)
+    deciding, known_labels = kept(4000, DECIDING, none=0.4)
     every = predict(np.concatenate([deciding, 255 * images]))
     drawn, read = np.split(every, [len(deciding)])
     known = certainty(*validation, known_labels, drawn)

@@ -1,7 +1,5 @@
 """What a study has found: its progress, its best trials, and a page with Optuna's plots."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +8,7 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_cnn.learning.study import COST, EPOCH_SECONDS, FINISHED
+from mnist_cnn.learning.study import COST, FINISHED
 from mnist_cnn.parameters import UserError
 
 
@@ -38,13 +36,6 @@ def progress(
     )
 
 
-def parent_of_last_trial(study: optuna.Study) -> str:
-    """The parent run of the trial that was finished last."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    last = max(trials, key=lambda trial: (trial.datetime_complete, trial.number))
-    return last.user_attrs["parent"]
-
-
 def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]:
     """The trials to try with other seeds, the best first. Raises UserError if none is complete.
 
@@ -62,25 +53,10 @@ def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]
     return [min(enough, key=lambda trial: trial.user_attrs[COST])]
 
 
-def saved_seconds(study: optuna.Study, epochs: int) -> float:
-    """What the pruned trials would have trained to their end, each at its own last epoch's pace."""
-    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    return sum(
-        trial.user_attrs[EPOCH_SECONDS] * (epochs - len(trial.intermediate_values))
-        for trial in pruned
-        if EPOCH_SECONDS in trial.user_attrs  # one that diverged in its first epoch has no pace
-    )
-
-
 def gain_with_error(new: list[float], old: list[float]) -> tuple[float, float]:
     """Difference of the means, and its standard error as in Welch's test."""
     error = (np.var(new, ddof=1) / len(new) + np.var(old, ddof=1) / len(old)) ** 0.5
     return float(np.mean(new) - np.mean(old)), float(error)
-
-
-def mean_and_sd(values: list[float]) -> str:
-    """Mean ± sample standard deviation, as text."""
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
 def report(study: optuna.Study) -> str:
@@ -97,33 +73,25 @@ def report(study: optuna.Study) -> str:
         "parallel coordinate": lambda: visual.plot_parallel_coordinate(study, **of),
         "intermediate values": lambda: visual.plot_intermediate_values(study),
     }
-    parts = []
+    parts: list[str] = []
     for name, plot in plots.items():
         try:
-            figure = plot()
+            # plotly itself stands in the page once: it opens without a network.
+            script = "<script" not in str(parts)
+            parts.append(plot().to_html(full_html=False, include_plotlyjs=script))
         except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
             parts.append(f"<p>{name}: {error}</p>")
-            continue
-        # plotly itself stands in the page once: it opens without a network.
-        parts.append(figure.to_html(full_html=False, include_plotlyjs="<script" not in str(parts)))
     return "<!doctype html><meta charset=utf-8>" + "\n".join(parts)
 
 
 def _front(study: optuna.Study) -> go.Figure:
-    """Every complete trial, and the line of those that no cheaper one equals."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    points = sorted((t.user_attrs[COST], -t.values[0], t.number) for t in complete)
-    best: list[tuple] = []
-    for cost, loss, number in points:
-        if not best or loss < best[-1][1]:
-            best.append((cost, loss, number))
-    figure = go.Figure(layout={"title": "Accuracy against cost", "xaxis": {"type": "log"}})
-    for name, some, mode in (("trials", points, "markers"), ("front", best, "lines+markers")):
-        figure.add_scatter(
-            x=[cost for cost, _, _ in some],
-            y=[-loss for _, loss, _ in some],
-            text=[f"trial {number}" for _, _, number in some],
-            mode=mode,
-            name=name,
-        )
-    return figure.update_layout(xaxis_title=COST, yaxis_title="val_accuracy")
+    """Every complete trial; those that no cheaper one equals, in another colour."""
+    both = optuna.create_study(directions=["minimize", "maximize"])
+    for trial in study.get_trials(deepcopy=False):
+        done = trial.state == TrialState.COMPLETE
+        figures = [trial.user_attrs[COST], trial.values[0]] if done else None
+        state = TrialState.COMPLETE if done else TrialState.FAIL
+        # All, so that each keeps its number.
+        both.add_trial(optuna.trial.create_trial(state=state, values=figures))
+    plot = optuna.visualization.plot_pareto_front(both, target_names=[COST, "val_accuracy"])
+    return plot.update_layout(title="Accuracy against cost").update_xaxes(type="log")

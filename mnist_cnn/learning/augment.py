@@ -1,7 +1,5 @@
 """Random changes to a batch of images while a network learns; each is a function of its seed."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mnist_cnn.learning.backend import tf
@@ -79,10 +77,9 @@ def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:
     seen = contrast * (seen - low) / (high - low + 1e-6) + (1 - contrast) * level
 
     for patch in tf.unstack(tf.random.stateless_uniform([3, 6, count, 1, 1, 1], seeds[2])):
-        seen = _patched(seen, *tf.unstack(patch))
+        seen = _patched(seen, patch)
     for line in tf.unstack(tf.random.stateless_uniform([3, 9, count, 1, 1, 1], seeds[3])):
-        ink = _line(*tf.unstack(line))
-        seen = tf.clip_by_value(seen + tf.where(sign < 0.5, ink, -ink), 0.0, 1.0)
+        seen = tf.clip_by_value(seen + tf.where(sign < 0.5, _line(line), -_line(line)), 0.0, 1.0)
     seen += 0.25 * noise**2 * tf.random.stateless_normal(tf.shape(images), seeds[4])
     return tf.clip_by_value(seen, 0.0, 1.0)
 
@@ -94,21 +91,12 @@ def _outlines(images: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
     return edges / (tf.reduce_max(edges, axis=(1, 2), keepdims=True) + 1e-6)
 
 
-def _line(
-    turn: tf.Tensor,
-    across: tf.Tensor,
-    down: tf.Tensor,
-    period: tf.Tensor,
-    wave: tf.Tensor,
-    height: tf.Tensor,
-    dashes: tf.Tensor,
-    width: tf.Tensor,
-    shown: tf.Tensor,
-) -> tf.Tensor:
+def _line(draws: tf.Tensor) -> tf.Tensor:
     """Ink of a line at any angle, in 0.3 of the images: straight or a zigzag, whole or in dashes.
 
-    All draws are uniform in [0, 1), (n, 1, 1, 1); the ink is (n, 28, 28, 1), from 0 to 1.
+    `draws` are uniform in [0, 1), (9, n, 1, 1, 1); the ink is (n, 28, 28, 1), from 0 to 1.
     """
+    turn, across, down, period, wave, height, dashes, width, shown = tf.unstack(draws)
     x, y = tf.range(28.0)[:, None] - 27 * across, tf.range(28.0)[:, None, None] - 27 * down
     cos, sin = tf.cos(np.pi * turn), tf.sin(np.pi * turn)
     along, aside = (x * cos + y * sin) / (3 + 9 * period), y * cos - x * sin
@@ -118,19 +106,12 @@ def _line(
     return tf.where((shown < 0.3) & ((dashes >= 0.4) | (2 * along % 2 < 1)), ink, 0.0)
 
 
-def _patched(
-    images: tf.Tensor,
-    across: tf.Tensor,
-    down: tf.Tensor,
-    width: tf.Tensor,
-    height: tf.Tensor,
-    look: tf.Tensor,
-    kind: tf.Tensor,
-) -> tf.Tensor:
+def _patched(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Images with a rectangle or a bar in most of them, of one grey or turned to the negative.
 
-    All draws are uniform in [0, 1), (n, 1, 1, 1).
+    `draws` are uniform in [0, 1), (6, n, 1, 1, 1).
     """
+    across, down, width, height, look, kind = tf.unstack(draws)
     places = tf.range(28.0)
     width, height = 1 + 9 * width**2, 1 + 9 * height**2
     height = tf.where(kind < 0.25, 28.0, height)

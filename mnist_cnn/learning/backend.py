@@ -3,8 +3,6 @@
 Every module that computes imports them from here, so the settings cannot come too late.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os
@@ -25,8 +23,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 def suppress_stderr() -> Iterator[None]:
     """Hide what an import writes to stderr, native code too; show it if the import fails.
 
-    CUDA's factories complain through a logger that exists before TF_CPP_MIN_LOG_LEVEL is read,
-    so only the file descriptor itself can be turned away.
+    CUDA's factories complain before TF_CPP_MIN_LOG_LEVEL is read.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -60,10 +57,7 @@ def legacy_keras() -> ModuleType:
 
 
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Without tf.data's tuner: it has nothing to tune here, and held up the end of every pass.
-
-    By seconds after a fit; a prediction of the test images took up to twice its time.
-    """
+    """Without tf.data's tuner, which held up the end of every pass: by seconds after a fit."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

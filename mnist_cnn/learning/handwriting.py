@@ -1,64 +1,27 @@
-"""Drawn digits: the picture that a network sees of pen strokes, and a generator of such strokes.
+"""A generator of drawn digits, and the picture that a network sees of their strokes.
 
-`browser/static/prepare.js` prepares strokes in the same way in the browser; a test holds the two
-together. The generator knows many ways of writing, and of drawing what is no digit
-(`shapes.txt`); each drawing has proportions, a slant, a smooth warp, a speed and a tremor of its
-own. Everything is a function of a seed.
+The generator knows many ways of writing, and of drawing what is no digit (`shapes.txt`); each
+drawing has proportions, a slant, a smooth warp, a speed and a tremor of its own. Everything is a
+function of a seed. `browser/static/prepare.js` renders alike; a test holds the two together.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import os
+import zipfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+from mnist_cnn.learning.data import cache_folder
 
 SIDE, FIT = 28, 20  # pixels of the picture, and of the longer side of the ink in it, as MNIST has
 PEN = 2.2  # pixels, the width of the line
 SMALLEST = 0.05  # of the pad's side: what is smaller is not magnified
-STEP = 0.01  # of the longer side: points nearer than this to the last one are left out
-TAP = 0.1  # of the longer side of the largest stroke: a stroke below this is a tap
-ASIDE = 0.35  # likewise: a tap further than this from the others is left out
+KEPT = 8  # files of `kept`
 EVEN = 1e-4  # pixels: where a move by either of two is as good, rounding errors do not choose
-
-
-def prepare(strokes: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
-    """Picture float32 (28, 28) in [0, 1] of strokes of points (x, y), in units of the pad's side.
-
-    Scaled into 20 pixels and placed by centre of mass, as MNIST's makers did (LeCun et al. 1998),
-    but from vectors: the line is PEN wide whatever pen drew it. Raises ValueError without a point.
-    """
-    lines = _cleaned([np.asarray(points, np.float64) for points in strokes if len(points)])
-    # A dot is a line of no length.
-    lines = [np.repeat(line, 2, axis=0) if len(line) == 1 else line for line in lines]
-    segments = np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in lines])
-    return render(segments, np.zeros(len(segments), int))[0]
-
-
-def _cleaned(lines: list[np.ndarray]) -> list[np.ndarray]:
-    """Lines without taps that fell beside the digit and without points on the spot."""
-    if not lines:
-        raise ValueError("there is no ink")
-    sizes = np.array([np.ptp(line, axis=0).max() for line in lines])
-    taps = sizes < TAP * sizes.max()
-    main = np.concatenate([line for line, tap in zip(lines, taps, strict=True) if not tap])
-
-    def aside(line: np.ndarray) -> bool:
-        gap = np.maximum(line.min(axis=0) - main.max(axis=0), main.min(axis=0) - line.max(axis=0))
-        return bool(np.hypot(*gap.clip(0)) > ASIDE * sizes.max())
-
-    kept = [line for line, tap in zip(lines, taps, strict=True) if not (tap and aside(line))]
-    step = STEP * np.ptp(np.concatenate(kept), axis=0).max()
-    thinned = []
-    for line in kept:
-        chosen = [line[0]]
-        for point in line[1:]:
-            if np.hypot(*(point - chosen[-1])) > step:
-                chosen.append(point)
-        thinned.append(np.array(chosen))
-    return thinned
 
 
 def render(segments: np.ndarray, owner: np.ndarray) -> np.ndarray:
@@ -111,8 +74,7 @@ def _centred(ink: np.ndarray, extent: np.ndarray) -> np.ndarray:
     return ink[np.arange(len(ink))[:, None, None], down[:, :, None], across[:, None, :]]
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """A way of writing: a label (-1: no digit), control points (n, 2), and strokes.
 
     A stroke is a list of smooth parts, each the places of its points in `control`.
@@ -120,7 +82,7 @@ class Way:
 
     label: int
     control: np.ndarray
-    strokes: tuple[tuple[tuple[int, ...], ...], ...]
+    strokes: list[list[list[int]]]
 
 
 @cache
@@ -132,17 +94,16 @@ def ways() -> list[Way]:
             continue
         label, _, text = line.partition("  ")
         places: dict[str, int] = {}
-        strokes = []
+        strokes: list[list[list[int]]] = []
         for stroke in text.split("|"):
-            parts: list[tuple[int, ...]] = [()]
+            strokes.append([[]])
             for word in stroke.split():
                 place = places.setdefault(word.strip("!"), len(places))
-                parts[-1] += (place,)
+                strokes[-1][-1].append(place)
                 if word.endswith("!"):
-                    parts.append((place,))
-            strokes.append(tuple(parts))
+                    strokes[-1].append([place])
         control = np.array([place.split(",") for place in places], float)
-        found.append(Way(-1 if label == "-" else int(label), control, tuple(strokes)))
+        found.append(Way(-1 if label == "-" else int(label), control, strokes))
     return found
 
 
@@ -170,29 +131,25 @@ def draw(
 
     The same state of `style` gives the same proportions, warp, slant and tremor: the same writer.
     """
-
-    def normal(scale: float, *shape: int) -> np.ndarray:
-        return rng.normal(0, scale, (count, *shape))
-
     size = np.ptp(way.control, axis=0).max()
     sloppy = size * np.exp(rng.uniform(np.log(0.008), np.log(0.05), (count, 1, 1)))
-    control = way.control + sloppy * normal(1, *way.control.shape)
+    control = way.control + sloppy * rng.normal(0, 1, (count, *way.control.shape))
     tension = rng.uniform(0.5, 1.15, count)
     per = int(rng.choice([2, 3, 5]))
     strokes = []
     for parts in way.strokes:
         curves = []
         for number, part in enumerate(parts):
-            points = control[:, list(part)]
+            points = control[:, part]
             if number == 0:
                 points[:, 0] += rng.uniform(-0.25, 0.2, (count, 1)) * (points[:, 0] - points[:, 1])
             if number == len(parts) - 1:
                 end = points[:, -1] - points[:, -2]
                 points[:, -1] += rng.uniform(-0.25, 0.2, (count, 1)) * end
-            curves.append(
-                _curve(points, per if len(part) > 2 else 2 * per, tension)[:, number > 0 :]
-            )
-        strokes.append(np.concatenate(curves, axis=1) + sloppy * normal(0.7, 1, 2))
+            curve = _curve(points, per if len(part) > 2 else 2 * per, tension)
+            curves.append(curve[:, number > 0 :])
+        moved = sloppy * rng.normal(0, 0.7, (count, 1, 2))
+        strokes.append(np.concatenate(curves, axis=1) + moved)
     lengths = np.cumsum([stroke.shape[1] for stroke in strokes])[:-1]
     return np.split(_deformed(np.concatenate(strokes, axis=1), style), lengths, axis=1)
 
@@ -217,7 +174,7 @@ def _deformed(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return moved + tremor * rng.normal(0, 1, points.shape)
 
 
-def _mixtures(rng: np.random.Generator) -> list[Way]:
+def mixtures(rng: np.random.Generator) -> list[Way]:
     """Ways of drawing no digit that are random themselves: two digits side by side, scribbles."""
     digits = [way for way in ways() if way.label >= 0]
     found = []
@@ -225,39 +182,11 @@ def _mixtures(rng: np.random.Generator) -> list[Way]:
         left, right = (digits[i] for i in rng.integers(len(digits), size=2))
         gap = np.ptp(left.control[:, 0]) + rng.uniform(0.05, 0.4)
         moved = right.control + np.array([gap, rng.uniform(-0.15, 0.15)])
-        shifted = [
-            tuple(tuple(i + len(left.control) for i in part) for part in stroke)
-            for stroke in right.strokes
-        ]
-        found.append(Way(-1, np.concatenate([left.control, moved]), (*left.strokes, *shifted)))
+        shift = len(left.control)
+        shifted = [[[i + shift for i in part] for part in stroke] for stroke in right.strokes]
+        found.append(Way(-1, np.concatenate([left.control, moved]), left.strokes + shifted))
         count = int(rng.integers(6, 14))
-        found.append(Way(-1, rng.random((count, 2)), ((tuple(range(count)),),)))
-    return found
-
-
-def recordings() -> list[dict]:
-    """Drawings as the page records them: {digit, hand, strokes: [{width, points}]}.
-
-    Twelve hands write every digit; the hands after them draw what is no digit (-1). Another seed
-    than any of `generated`.
-    """
-    rng = np.random.default_rng(2026)
-    known = [*ways(), *_mixtures(rng)]
-    found: list[dict] = []
-    for hand in range(18):
-        for digit in range(10):
-            label = digit if hand < 12 else -1
-            own = [way for way in known if way.label == label]
-            way = own[rng.integers(len(own))]
-            style = np.random.default_rng([2026, hand if label >= 0 else len(found)])
-            strokes = [s[0] for s in draw(way, 1, rng, style)]
-            height, width = style.uniform(0.3, 0.75), style.uniform(0.035, 0.12)
-            low, size = (f(np.concatenate(strokes), axis=0) for f in (np.min, np.ptp))
-            scale = height / max(size.max(), 0.1)
-            corner = 0.05 + rng.random(2) * (0.9 - scale * size)
-            lines = [(corner + scale * (s - low)).round(3).tolist() for s in strokes]
-            drawn = [{"width": round(width, 3), "points": points} for points in lines]
-            found.append({"digit": label, "hand": hand, "strokes": drawn})
+        found.append(Way(-1, rng.random((count, 2)), [[list(range(count))]]))
     return found
 
 
@@ -276,9 +205,34 @@ def generated(count: int, seed: int, none: float = 0.0) -> tuple[np.ndarray, np.
     return images[..., None], labels
 
 
+def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
+    """`generated`, from the cache folder if it is there; the newest KEPT files stay, 11 MB each.
+
+    A file appears whole or not at all, and one that is damaged is made anew.
+    """
+    folder = cache_folder() / "drawings"
+    sources = Path(__file__).read_bytes() + Path(__file__).with_name("shapes.txt").read_bytes()
+    digest = hashlib.sha256(sources + np.__version__.encode()).hexdigest()[:16]
+    path = folder / f"{digest}-{count}-{seed}-{none}.npz"
+    try:
+        with path.open("rb") as file, np.load(file) as found:
+            return found["images"], found["labels"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        images, labels = generated(count, seed, none)
+    with suppress(OSError):  # a full disk costs time only
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{os.getpid()}.partial"
+        with partial.open("wb") as target:
+            np.savez(target, images=images, labels=labels)
+        os.replace(partial, path)
+        for old in sorted(folder.iterdir(), key=os.path.getmtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+    return images, labels
+
+
 def _drawn(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Images uint8 (n, 28, 28) of drawings with these labels."""
-    known = [*ways(), *_mixtures(rng)]
+    known = [*ways(), *mixtures(rng)]
     chosen = np.empty(len(labels), int)
     for label in np.unique(labels):
         own = [number for number, way in enumerate(known) if way.label == label]

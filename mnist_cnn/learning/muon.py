@@ -1,7 +1,5 @@
 """Muon: SGD whose updates of convolution kernels are made nearly orthogonal."""
 
-from __future__ import annotations
-
 from mnist_cnn.learning.backend import keras, tf
 
 
@@ -9,8 +7,7 @@ class Muon(keras.optimizers.SGD):
     """SGD with momentum; a convolution's update, as a matrix, goes through Newton-Schulz steps.
 
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon): singular values come near 1, so that a
-    step moves every direction of a kernel alike. Three steps, as all they need here, and SGD for
-    the rest; Keras's own Muon leaves convolutions to Adam.
+    step moves every direction of a kernel alike. Keras's own Muon leaves convolutions to Adam.
     """
 
     def update_step(  # noqa: D102

@@ -4,8 +4,6 @@ One way for Linux, macOS and Windows: new interpreters (TensorFlow does not surv
 TensorFlow's own variables for its threads, since only Linux can bind a process to cores.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle
@@ -49,8 +47,7 @@ def run_workers(
     finally:
         signal.signal(signal.SIGINT, handler)
         for process in processes:
-            if process.is_alive():
-                process.kill()
+            process.kill()
     return [process.exitcode for process in processes]
 
 

@@ -1,8 +1,6 @@
-"""What a sweep searches: its space and everything else that makes it another search."""
+"""A sweep: what it searches, how and where."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import optuna
@@ -10,17 +8,23 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 
-BATCH_SIZES = (32, 64, 128)
-LABEL_SMOOTHING = 0.2  # at most
 # What a study recorded before a hyperparameter existed stands for.
 PLAIN = {f.name: as_text(f.default) for f in fields(Recipe) if f.metadata}
 
 
-@dataclass(frozen=True)
-class Search:
-    """What is searched and how. Another search under the same name is refused."""
+# What makes it another sweep, beside the recipe: refused under the same name.
+IDENTITY = (
+    *("seed", "dataset_digest", "filters_choices", "learning_rate_range"),
+    *("objective", "sampler", "pruner"),
+)
 
-    recipe: Recipe
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that a worker of a sweep needs to know."""
+
+    recipe: Recipe  # as it was before the sweep
+    epochs: int  # of a trial
     seed: int
     dataset_digest: str
     filters_choices: tuple[int, ...]
@@ -28,6 +32,12 @@ class Search:
     objective: str  # accuracy, or front: accuracy against COST
     sampler: str
     pruner: str
+    study: str
+    storage: str
+    dataset: str
+    trials: int  # finished ones, in all
+    timeout: int  # seconds until no trial may begin; 0: none
+    parent: str  # the run in MLflow above those of the trials
 
     def space(self) -> dict[str, CategoricalDistribution | FloatDistribution]:
         """The search space: what Optuna chooses for a recipe, and from which values."""
@@ -35,8 +45,8 @@ class Search:
         return {
             **{f"filters_{i + 1}": filters for i in range(len(self.recipe.filters))},
             "learning_rate": FloatDistribution(*self.learning_rate_range, log=True),
-            "batch_size": CategoricalDistribution(BATCH_SIZES),
-            "label_smoothing": FloatDistribution(0.0, LABEL_SMOOTHING),
+            "batch_size": CategoricalDistribution((32, 64, 128)),
+            "label_smoothing": FloatDistribution(0.0, 0.2),
         }
 
     def suggest(self, trial: optuna.Trial) -> Recipe:
@@ -52,23 +62,23 @@ class Search:
         """The recipe of a trial's `params`: its filters_1, filters_2, ... become `filters`."""
         others = dict(params)
         filters = [others.pop(name) for name in params if name.startswith("filters_")]
-        return replace(self.recipe, filters=tuple(filters), **others)
+        return replace(self.recipe, epochs=self.epochs, filters=tuple(filters), **others)
 
     def start(self) -> dict[str, Any] | None:
         """The recipe as it is, as params of a trial; None if the space does not hold it."""
-        recipe = asdict(self.recipe)
-        recipe |= {f"filters_{i + 1}": count for i, count in enumerate(self.recipe.filters)}
-        params = {name: recipe[name] for name in self.space()}
-        inside = all(
-            params[name] in values.choices
-            if isinstance(values, CategoricalDistribution)
-            else values.low <= params[name] <= values.high
-            for name, values in self.space().items()
-        )
-        return params if inside else None
+        known = hyperparameters(self.recipe)
+        known |= {f"filters_{i + 1}": count for i, count in enumerate(self.recipe.filters)}
+        for name, values in self.space().items():
+            if isinstance(values, CategoricalDistribution):
+                inside = known[name] in values.choices
+            else:
+                inside = values.low <= known[name] <= values.high
+            if not inside:
+                return None
+        return {name: known[name] for name in self.space()}
 
     def as_texts(self) -> dict[str, str]:
-        """Everything that makes this search another one, by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values |= {"recipe": self.recipe.name, **hyperparameters(self.recipe)}
+        """Everything that makes this another sweep, by name."""
+        values = {name: getattr(self, name) for name in IDENTITY} | {"recipe": self.recipe.name}
+        values |= hyperparameters(replace(self.recipe, epochs=self.epochs))
         return {name: as_text(value) for name, value in values.items()}
