@@ -12,4 +12,8 @@ def test() -> int:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     # The tests start many processes: without kept bytecode each compiles TensorFlow anew.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return subprocess.run([sys.executable, "-m", "pytest"], env=environment).returncode
+    # A file of tests is one process's: its tests share a store.
+    side_by_side = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *side_by_side], env=environment
+    ).returncode
