@@ -186,7 +186,8 @@ def _log_summary(
     accuracy, robust = f"{found['test_accuracy']:.4f}", f"{found['robust_accuracy']:.4f}"
     interval = f"{found['test_accuracy_low']:.4f} to {found['test_accuracy_high']:.4f}"
     registry.tag(ref, test_accuracy=accuracy, test_accuracy_interval=interval)
-    registry.describe(ref, card)
+    if ref.version:  # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more
+        mlflow.MlflowClient().update_model_version(ref.name, ref.version, card[:5000])
     low, high = (found[f"interval/robust_accuracy_{end}"] for end in ("low", "high"))
     return (
         f"{ref}: test accuracy {accuracy} (95 % interval {interval}), {images:,} images in "

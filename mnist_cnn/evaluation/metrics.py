@@ -52,17 +52,11 @@ def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
     recall_high; ten rows. `labels` and `predictions` are digits (n,).
     """
     correct = labels == predictions
-    rows = [
-        (
-            i,
-            (labels == i).sum(),
-            *accuracy(correct[predictions == i]),
-            *accuracy(correct[labels == i]),
-        )
-        for i in range(10)
-    ]
-    ends = [f"{name}{end}" for name in ("precision", "recall") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["digit", "images", *ends])
+    table = pd.DataFrame({"digit": range(10), "images": np.bincount(labels, minlength=10)})
+    for name, of in (("precision", predictions), ("recall", labels)):
+        found = [accuracy(correct[of == digit]) for digit in range(10)]
+        table[[name, f"{name}_low", f"{name}_high"]] = found
+    return table
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:

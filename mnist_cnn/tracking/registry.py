@@ -51,10 +51,10 @@ def register(model_uri: str, tags: dict[str, Any]) -> str:
 
 def find(uri: str) -> ModelRef:
     """What `uri` means: an MLflow model URI, or a local .h5 or .keras file. Raises UserError."""
-    name, _, alias = uri.removeprefix("models:/").partition("@")
-    name, _, number = name.partition("/")
-    if not uri.startswith("models:/") or not (alias or number):
-        return ModelRef(uri, model_id=name if uri.startswith("models:/") else "")  # models:/m-…
+    named = re.fullmatch("models:/([^/@]+)(?:/(.+)|@(.+))", uri)
+    if not named:
+        return ModelRef(uri, model_id=uri.partition("models:/")[2])
+    name, number, alias = named.groups()
     client = mlflow.MlflowClient()
     try:
         if number == "latest":
@@ -118,10 +118,3 @@ def tag(model: ModelRef, **tags: str) -> None:
     client = mlflow.MlflowClient()
     for key, value in tags.items() if model.version else ():
         retry_on_conflict(client.set_model_version_tag, model.name, model.version, key, value)
-
-
-def describe(model: ModelRef, text: str) -> None:
-    """Put a description on the model version, if `model` is one."""
-    if model.version:
-        # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more.
-        mlflow.MlflowClient().update_model_version(model.name, model.version, text[:5000])
