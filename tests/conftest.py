@@ -67,9 +67,13 @@ def tracking_uri(uri: str) -> Iterator[None]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a process that the tests start: it keeps bytecode, or each compiles TensorFlow anew."""
+    """Of a process that the tests start: it keeps bytecode, or each compiles TensorFlow anew.
+
+    Its environment is activated: `mlflow models serve` starts what is on the PATH.
+    """
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), **more}
 
 
 def wait_for(condition, process, seconds=600, every=0.05):
@@ -110,7 +114,8 @@ class Server:
 
     def healthy(self) -> bool:
         try:
-            return urllib.request.urlopen(f"{self.address}/health", timeout=1).status == 200
+            with urllib.request.urlopen(f"{self.address}/health", timeout=1) as answer:
+                return answer.status == 200
         except OSError:
             return False
 

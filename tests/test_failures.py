@@ -116,27 +116,29 @@ def test_the_champion_answers_through_mlflows_own_server_and_command(small, stor
     same = ["-m", uri, "--env-manager", "local"]
     files = ["-i", tmp_path / "in.json", "-o", tmp_path / "out.json"]
     process = start(store, *files, program=(*models, "predict", *same), **where)
-    assert process.wait(300) == 0, process.communicate()[1]
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
     found = json.loads((tmp_path / "out.json").read_text())["predictions"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     free = Server(tmp_path / "port")  # only for a free port
-    process = start(store, "-p", free.port, program=(*models, "serve", *same), **where)
-    free.process = process
-    try:
-        wait_for(lambda: alive(free.address), process)
-        asked = urllib.request.Request(
-            f"{free.address}/invocations", request.encode(), {"Content-Type": "application/json"}
-        )
-        found = json.loads(urllib.request.urlopen(asked, timeout=60).read())["predictions"]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    finally:
-        free.kill()
+    serve = (*models, "serve", *same)
+    with start(store, "-p", free.port, program=serve, **where) as free.process:
+        try:
+            wait_for(lambda: alive(free.address), free.process)
+            header = {"Content-Type": "application/json"}
+            asked = urllib.request.Request(f"{free.address}/invocations", request.encode(), header)
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                found = json.loads(answer.read())["predictions"]
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        finally:
+            free.kill()
 
 
 def alive(address):
     try:
-        return urllib.request.urlopen(f"{address}/ping", timeout=1).status == 200
+        with urllib.request.urlopen(f"{address}/ping", timeout=1) as answer:
+            return answer.status == 200
     except OSError:
         return False
 
@@ -148,6 +150,7 @@ def test_a_server_with_passwords_on_postgresql(small, tmp_path, postgres, monkey
     server = Server(tmp_path / "server", postgres.replace("/study?", "/tracking2?"))
     server.options = ["--app-name", "basic-auth"]
     monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "for this test only")
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "password1234")
     work = tmp_path / "work"
     work.mkdir()
     where = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_TRACKING_USERNAME": "admin"}
