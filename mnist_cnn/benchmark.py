@@ -42,12 +42,11 @@ def benchmark(
     Of each also the scaling: with so many training `images` (0: all) and `threads` (0: all cores).
     All recipes are trained with one seed before the next, so that a slow hour meets them all.
     """
+    settings = {"seeds": seeds, "images": images, "threads": threads, "dataset": dataset}
     # What is resumed must be the same: recipes as they are defined today, data, machine, versions.
     what = (recipes, images, threads, dataset, environment())
     definition = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    settings = {"recipes": ",".join(recipes), "seeds": seeds, "dataset": dataset}
-    settings |= {"images": images, "threads": threads}
-    with tracked("benchmark", definition=definition, **settings):
+    with tracked("benchmark", definition=definition, recipes=",".join(recipes), **settings):
         log_params(environment())
         training, test = load_training(dataset), load_test(dataset)
         images = tuple(size or len(training.train) for size in images)
@@ -128,8 +127,7 @@ def bare_classic(data: Training, seed: int) -> Fitted:
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = build(CLASSIC)
-    optimizer = keras.optimizers.SGD(learning_rate=0.01, momentum=0.9)
-    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
     x, y = scaled(data.train.x), keras.utils.to_categorical(data.train.y)
     held_out = scaled(data.validation.x), keras.utils.to_categorical(data.validation.y)
     started = time.perf_counter()

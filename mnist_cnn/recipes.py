@@ -3,21 +3,17 @@
 Nothing here imports TensorFlow; `mnist_cnn.learning.model` builds what a recipe describes.
 """
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from mnist_cnn.parameters import BOOLEAN, FILTERS, ValueType, WrongParameter, number, one_of, whole
 
 
 class Hyperparameter(NamedTuple):
-    """What a field of `Recipe` means, and what a user may set it to."""
+    """What a user may set a field of `Recipe` to, and what it means."""
 
-    meaning: str
     type: ValueType
-
-
-def _hyper(default: Any, type: ValueType, meaning: str) -> Any:
-    return field(default=default, metadata={"hyperparameter": Hyperparameter(meaning, type)})
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -27,37 +23,39 @@ class Recipe:
     name: str
     claim: str
     network: str  # its layers, in the words of mnist_cnn.learning.model.build
-    filters: tuple[int, ...] = _hyper((), FILTERS, "filters of each convolution")
-    epochs: int = _hyper(1, whole(1, 1000), "passes over the training images")
-    batch_size: int = _hyper(32, whole(1, 60_000), "images a step")
-    learning_rate: float = _hyper(0.01, number(0, 10, above=True), "step size, or its peak")
-    schedule: str = _hyper(
-        "constant",
+    filters: Annotated[tuple[int, ...], FILTERS, "filters of each convolution"] = ()
+    epochs: Annotated[int, whole(1, 1000), "passes over the training images"] = 1
+    batch_size: Annotated[int, whole(1, 60_000), "images a step"] = 32
+    learning_rate: Annotated[float, number(0, 10, above=True), "step size, or its peak"] = 0.01
+    schedule: Annotated[
+        str,
         one_of("constant", "one_cycle"),
         "learning rate over time; one_cycle: a linear rise for a quarter, then a cosine to 0",
-    )
-    optimizer: str = _hyper("sgd", one_of("sgd", "muon"), "muon: its steps for the convolutions")
-    momentum: float = _hyper(0.9, number(0, 0.9999), "momentum of the optimizer")
-    nesterov: bool = _hyper(False, BOOLEAN, "Nesterov's momentum")
-    weight_decay: float = _hyper(0.0, number(0, 1), "decoupled weight decay of the kernels")
-    label_smoothing: float = _hyper(0.0, number(0, 0.9), "share of a label spread over all digits")
-    distort: float = _hyper(
-        0.0, number(0, 3), "distortion; 1: up to 10 degrees, 10 % in size and slant, 2 pixels"
-    )
-    disturb: float = _hyper(
-        0.0, number(0, 1), "share of images as outlines, behind patches, in noise, ...; falls to 0"
-    )
-    emphasis: float = _hyper(
-        1.0, number(1, 10), "times as often the hardest fifth is shown, after one epoch"
-    )
-    drawn: float = _hyper(
-        0.0, number(0, 1), "drawings to learn from too, a share of the images (mnist only)"
-    )
-    outliers: float = _hyper(0.3, number(0, 1), "share of the drawings that are no digit")
+    ] = "constant"
+    optimizer: Annotated[str, one_of("sgd", "muon"), "muon: its steps for the convolutions"] = "sgd"
+    momentum: Annotated[float, number(0, 0.9999), "momentum of the optimizer"] = 0.9
+    nesterov: Annotated[bool, BOOLEAN, "Nesterov's momentum"] = False
+    weight_decay: Annotated[float, number(0, 1), "decoupled weight decay of the kernels"] = 0.0
+    label_smoothing: Annotated[float, number(0, 0.9), "share of a label spread over all"] = 0.0
+    distort: Annotated[
+        float, number(0, 3), "distortion; 1: up to 10 degrees, 10 % in size and slant, 2 pixels"
+    ] = 0.0
+    disturb: Annotated[
+        float, number(0, 1), "share of images as outlines, behind patches, in noise; falls to 0"
+    ] = 0.0
+    emphasis: Annotated[
+        float, number(1, 10), "times as often the hardest fifth is shown, after one epoch"
+    ] = 1.0
+    drawn: Annotated[
+        float, number(0, 1), "drawings to learn from too, a share of the images (mnist only)"
+    ] = 0.0
+    outliers: Annotated[float, number(0, 1), "share of the drawings that are no digit"] = 0.3
 
 
-HYPERPARAMETERS: dict[str, Hyperparameter] = {
-    f.name: f.metadata["hyperparameter"] for f in fields(Recipe) if f.metadata
+HYPERPARAMETERS = {
+    name: Hyperparameter(*hint.__metadata__)
+    for name, hint in get_type_hints(Recipe, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
 }
 
 

@@ -72,10 +72,7 @@ def load_training(dataset: str) -> Training:
     split = _read(dataset, "train")
     held_out = len(split) // 12
     if held_out == 0:
-        raise UserError(
-            f"dataset={dataset}: {len(split)} training images are too few; at least 12 are "
-            "needed, for the last twelfth is for validation."
-        )
+        raise UserError(f"dataset={dataset}: {len(split)} training images; at least 12 are needed.")
     digest = hashlib.sha256(split.x.tobytes() + split.y.tobytes()).hexdigest()[:16]
     train = Split(split.x[:-held_out], split.y[:-held_out])
     return Training(dataset, train, Split(split.x[-held_out:], split.y[-held_out:]), digest)
@@ -91,9 +88,7 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_cnn"
     except RuntimeError:  # a user without a name, as in `docker --user 12345`
-        raise UserError(
-            "there is no home folder to keep data in: set HOME or XDG_CACHE_HOME to a folder."
-        ) from None
+        raise UserError("no home folder: set HOME or XDG_CACHE_HOME to a folder.") from None
 
 
 def _read(dataset: str, split: str) -> Split:
@@ -126,8 +121,7 @@ def _read_folder(folder: Path, split: str) -> list[np.ndarray]:
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
             raise UserError(
-                f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder holds "
-                "images (idx3) and labels (idx1), each for train and t10k."
+                f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder has 4 files."
             )
         files[name] = found[0]
     return [_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items()]

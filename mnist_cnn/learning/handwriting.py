@@ -58,20 +58,15 @@ def render(segments: np.ndarray, owner: np.ndarray) -> np.ndarray:
     at = (rows[:, None] + near)[:, :, None] * ink.shape[2]
     at = at + (corner[:, :1] + margin + near)[:, None, :]
     np.maximum.at(ink.reshape(-1), at.ravel(), value.ravel())
-    extent = np.ceil(size * scale + PEN).astype(int)
-    return _centred(ink[:, margin:-margin, margin:-margin], extent)
+    ink = ink[:, margin:-margin, margin:-margin]
 
-
-def _centred(ink: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """Ink (n, 28, 28) in its first columns and rows, `extent` (n, 2), moved by whole pixels.
-
-    Its centre of mass comes to the middle, as far as it all stays inside.
-    """
+    # The centre of mass comes to the middle, by whole pixels, as far as all ink stays inside.
     mass, places = ink.sum(axis=(1, 2)), np.arange(SIDE)
     centre = np.stack([ink.sum(axis=1) @ places, ink.sum(axis=2) @ places], axis=1) / mass[:, None]
-    moved = np.floor(SIDE / 2 - centre + 0.5 + EVEN).astype(int).clip(0, SIDE - extent)
-    across, down = ((places - moved[:, [axis]]) % SIDE for axis in (0, 1))
-    return ink[np.arange(len(ink))[:, None, None], down[:, :, None], across[:, None, :]]
+    room = SIDE - np.ceil(size * scale + PEN).astype(int)
+    moved = np.floor(SIDE / 2 - centre + 0.5 + EVEN).astype(int).clip(0, room)
+    to_x, to_y = ((places - moved[:, [axis]]) % SIDE for axis in (0, 1))
+    return ink[np.arange(len(ink))[:, None, None], to_y[:, :, None], to_x[:, None, :]]
 
 
 class Way(NamedTuple):

@@ -47,7 +47,8 @@ def run_workers(
     finally:
         signal.signal(signal.SIGINT, handler)
         for process in processes:
-            process.kill()
+            if process.is_alive():  # not so if it was never started
+                process.kill()
     return [process.exitcode for process in processes]
 
 

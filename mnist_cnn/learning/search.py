@@ -1,22 +1,19 @@
 """A sweep: what it searches, how and where."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from mnist_cnn.recipes import Recipe, as_text, hyperparameters
+from mnist_cnn.recipes import HYPERPARAMETERS, Recipe, as_text, hyperparameters
 
 # What a study recorded before a hyperparameter existed stands for.
-PLAIN = {f.name: as_text(f.default) for f in fields(Recipe) if f.metadata}
+PLAIN = {name: as_text(getattr(Recipe, name)) for name in HYPERPARAMETERS}
 
 
 # What makes it another sweep, beside the recipe: refused under the same name.
-IDENTITY = (
-    *("seed", "dataset_digest", "filters_choices", "learning_rate_range"),
-    *("objective", "sampler", "pruner"),
-)
+SAME = "seed dataset_digest filters_choices learning_rate_range objective sampler pruner".split()
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,17 @@ class Sweep:
         """The recipe as it is, as params of a trial; None if the space does not hold it."""
         known = hyperparameters(self.recipe)
         known |= {f"filters_{i + 1}": count for i, count in enumerate(self.recipe.filters)}
-        for name, values in self.space().items():
-            if isinstance(values, CategoricalDistribution):
-                inside = known[name] in values.choices
-            else:
-                inside = values.low <= known[name] <= values.high
-            if not inside:
-                return None
-        return {name: known[name] for name in self.space()}
+        space = self.space()
+        inside = all(
+            known[name] in values.choices
+            if isinstance(values, CategoricalDistribution)
+            else values.low <= known[name] <= values.high
+            for name, values in space.items()
+        )
+        return {name: known[name] for name in space} if inside else None
 
     def as_texts(self) -> dict[str, str]:
         """Everything that makes this another sweep, by name."""
-        values = {name: getattr(self, name) for name in IDENTITY} | {"recipe": self.recipe.name}
+        values = {name: getattr(self, name) for name in SAME} | {"recipe": self.recipe.name}
         values |= hyperparameters(replace(self.recipe, epochs=self.epochs))
         return {name: as_text(value) for name, value in values.items()}
