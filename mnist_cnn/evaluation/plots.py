@@ -11,10 +11,11 @@ from sklearn.metrics import ConfusionMatrixDisplay
 LIKELY_MISLABELLED = 0.95
 
 
-def _axes(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def _axes(title: str, width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes in a row."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
+    figure.suptitle(title)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> Figure:
@@ -24,7 +25,7 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
     """
     table = pd.DataFrame(metrics, columns=["name", "value", "time", "step"])
     curves = table.pivot(index="step", columns="name", values="value")
-    figure, axes = _axes(11, 4.5, columns=2)
+    figure, axes = _axes(title, 11, 4.5, columns=2)
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         training, validation = (curves[f"{kind}{name}"].dropna() for kind in ("batch/", "val_"))
         validation.index *= training.index[-1] / validation.index[-1]
@@ -32,18 +33,17 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
         validation.plot(ax=axis, style="o-", label="validation, after each epoch", legend=True)
         axis.set(xlabel="step", ylabel=name)
         axis.grid(alpha=0.3)
-    figure.suptitle(title)
     return figure
 
 
 def confusion_matrix_plot(values: np.ndarray, form: str, title: str) -> Figure:
     """A matrix (10, 10), truth down and prediction across, as numbers of the format `form`."""
-    figure, (axis,) = _axes(8, 7.5)
+    figure, (axis,) = _axes(title, 8, 7.5)
     display = ConfusionMatrixDisplay(values)
     display.plot(cmap="Blues", ax=axis, colorbar=False, values_format=form)
     for text in display.text_.ravel():
         text.set_visible(text.get_text() != "0")
-    axis.set(xlabel="predicted digit", ylabel="true digit", title=title)
+    axis.set(xlabel="predicted digit", ylabel="true digit")
     return figure
 
 
@@ -52,7 +52,7 @@ def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
 
     A point's area grows with the root of its share: a bin of few images is hardly seen.
     """
-    figure, (axis,) = _axes(6, 6)
+    figure, (axis,) = _axes(title, 6, 6)
     axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
     for name, (counts, confidence, accuracy) in curves.items():
         axis.scatter(
@@ -60,7 +60,6 @@ def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
         )
     axis.set_xlabel("confidence", fontsize=14)
     axis.set_ylabel("accuracy", fontsize=14)
-    axis.set_title(title, fontsize=14)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=14, markerscale=0.5)
     return figure
@@ -74,7 +73,11 @@ def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     """
     shown = table[table.published].sort_values("accuracy", ascending=False)
     others = table[~table.published]
-    figure, (axis,) = _axes(8, 7)
+    title = (
+        f"{title}: accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %); "
+        "orange: unlike anything in training"
+    )
+    figure, (axis,) = _axes(title, 8, 7)
     colours = np.where(shown.unseen_in_training, "tab:orange", "tab:blue")
     spread = np.clip([shown.accuracy - shown.low, shown.high - shown.accuracy], 0, 1)
     bars = axis.barh(shown.corruption, shown.accuracy, xerr=spread, color=colours)
@@ -83,10 +86,6 @@ def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     axis.plot(others.accuracy, others.corruption, ".", color="gray")
     axis.axvline(clean.mean(), color="black", linestyle="--")
     axis.set(xlim=(0, 1), xlabel=f"accuracy with its 95 % interval, {len(clean):,} test images")
-    axis.set_title(
-        f"{title}: accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %); "
-        "orange: unlike anything in training"
-    )
     return figure
 
 
@@ -101,7 +100,12 @@ def misclassified(
     wrong = np.flatnonzero(predictions != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     rows = max(1, -(-len(shown) // 10))
-    figure, (axis,) = _axes(10.5, rows * 1.25 + 0.6)
+    more = f", the {most} most confident shown" if len(wrong) > most else ""
+    title = (
+        f"{len(wrong)} of {len(labels):,} wrong{more}: truth → prediction, its probability\n"
+        "red, with ?: so confident that the label itself may be wrong"
+    )
+    figure, (axis,) = _axes(title, 10.5, rows * 1.25 + 0.6)
     for place, i in enumerate(shown):  # all on one axis: an axis each would take seconds
         top, left = 42 * (place // 10), 34 * (place % 10)
         box = (left, left + 28, top + 28, top)
@@ -111,22 +115,16 @@ def misclassified(
         axis.text(left + 14, top - 2, text, ha="center", fontsize=8, color=colour)
     axis.set(xlim=(-3, 337), ylim=(42 * rows - 12, -12))
     axis.set_axis_off()
-    more = f", the {most} most confident shown" if len(wrong) > most else ""
-    figure.suptitle(
-        f"{len(wrong)} of {len(labels):,} wrong{more}: truth → prediction, its probability\n"
-        "red, with ?: so confident that the label itself may be wrong"
-    )
     return figure
 
 
 def accuracy_against_time(rows: pd.DataFrame) -> Figure:
     """Mean and standard deviation of `test_accuracy` and `train_seconds` for each `recipe`."""
-    figure, (axis,) = _axes(7, 4.5)
+    figure, (axis,) = _axes("mean ± sd over seeds", 7, 4.5)
     table = rows.groupby("recipe", sort=False)[["train_seconds", "test_accuracy"]]
     for name, (x, dx, y, dy) in table.agg(["mean", "std"]).fillna(0).iterrows():
         axis.errorbar(x, 100 * y, 100 * dy, dx, "o", capsize=3, label=name)
     axis.set(xscale="log", xlabel="seconds of fit", ylabel="test accuracy, %")
-    axis.set_title("mean ± sd over seeds")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
     return figure
@@ -134,7 +132,7 @@ def accuracy_against_time(rows: pd.DataFrame) -> Figure:
 
 def scaling(rows: pd.DataFrame) -> Figure:
     """Mean and sd of time and accuracy against training images, and of time against threads."""
-    figure, axes = _axes(13, 4, columns=3)
+    figure, axes = _axes("mean ± sd over seeds", 13, 4, columns=3)
     panels = (  # the other of images and threads stays at its most
         ("images", "threads", "train_seconds", "seconds of fit"),
         ("images", "threads", "error", "test errors, %"),
@@ -145,5 +143,4 @@ def scaling(rows: pd.DataFrame) -> Figure:
         at = rows[rows[other] == rows[other].max()].groupby(["recipe", x], sort=False)[y]
         mean, sd = (values.unstack("recipe") for values in (at.mean(), at.std().fillna(0)))
         mean.plot(ax=axis, yerr=sd, fmt="o-", capsize=3, grid=True, ylabel=label, ylim=(0, None))
-    figure.suptitle("mean ± sd over seeds")
     return figure
