@@ -150,12 +150,12 @@ def test_a_server_with_passwords_on_postgresql(small, tmp_path, postgres, monkey
     server = Server(tmp_path / "server", postgres.replace("/study?", "/tracking2?"))
     server.options = ["--app-name", "basic-auth"]
     monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "for this test only")
-    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "password1234")
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "right between us")
     work = tmp_path / "work"
     work.mkdir()
     where = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_TRACKING_USERNAME": "admin"}
-    right = {**where, "MLFLOW_TRACKING_PASSWORD": "password1234"}
-    wrong = {**where, "MLFLOW_TRACKING_PASSWORD": "password"}
+    right = {**where, "MLFLOW_TRACKING_PASSWORD": "right between us"}
+    wrong = {**where, "MLFLOW_TRACKING_PASSWORD": "wrong"}
     data = ["--dataset", str(small), "--batch_size", "32"]
     tune = ["tune", *data[:2], "--trials", "2", "--workers", "1", "--epochs", "1"]
     tune += ["--storage", postgres, "--filters_choices", "2,4"]
