@@ -93,7 +93,7 @@ CLASSIC = Recipe(
 
 FAST = Recipe(
     name="fast",
-    claim="the best accuracy for the least time: 99.22 ± 0.05 % of validation (5 seeds), one epoch",
+    claim="the best accuracy for the least time: 99.29 ± 0.05 % of validation (3 seeds), one epoch",
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
     network="frozen relu pool conv norm flatten digits",
     filters=(16, 32, 96),
@@ -106,7 +106,7 @@ FAST = Recipe(
     nesterov=True,
     label_smoothing=0.1,
     # Ways of writing that MNIST's writers hardly have, and what is no digit (docs/handwriting.md).
-    drawn=0.25,
+    drawn=0.2,
 )
 
 TINY = replace(
@@ -123,7 +123,7 @@ TINY = replace(
     weight_decay=0.03,
     label_smoothing=0.02,
     distort=0.8,
-    drawn=0.2,
+    drawn=0.15,
     # Most images teach nothing after an epoch or two; the hard ones are few.
     emphasis=3.0,
 )
@@ -140,6 +140,7 @@ ACCURATE = replace(
     weight_decay=0.0,
     label_smoothing=0.1,
     distort=1.0,
+    drawn=0.2,
     # For images in a bad state; a little costs clean ones nothing that is seen (docs/search.md).
     disturb=0.1,
 )

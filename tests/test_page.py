@@ -26,7 +26,7 @@ from tests.prepare import prepare
 
 ALL = json.loads(drawings.STROKES.read_text())
 BY_HAND = [[d for d in ALL if d["hand"] == hand] for hand in range(12)]
-MEDIUM = [d for d in BY_HAND[1] + BY_HAND[7]]  # two hands of middle size, one with a crossed 7
+MEDIUM = [d for d in BY_HAND[3] + BY_HAND[7]]  # two hands of middle size, one with a crossed 7
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def visits(out, address, tmp_path_factory):
     jobs = {
         "mouse": {"drawings": MEDIUM, "width": 760, "screenshot": os.environ.get("SCREENSHOT")},
         "finger": {"drawings": MEDIUM, "width": 380, "touch": True},
-        "cpu": {"url": f"{address}/?backend=cpu", "drawings": BY_HAND[1], "dark": True},
-        "webgl": {"url": f"{address}/?backend=webgl", "drawings": BY_HAND[1], "dark": True},
+        "cpu": {"url": f"{address}/?backend=cpu", "drawings": BY_HAND[3], "dark": True},
+        "webgl": {"url": f"{address}/?backend=webgl", "drawings": BY_HAND[3], "dark": True},
         "none": {"drawings": none},
-        "file": {"url": (out / "digits.html").as_uri(), "drawings": BY_HAND[1], "truth": 3},
+        "file": {"url": (out / "digits.html").as_uri(), "drawings": BY_HAND[3], "truth": 3},
     }
     told = {"modules": str(node.modules(ROOT / "tests" / "js"))}
     told["visits"] = [{"url": f"{address}/", **job} for job in jobs.values()]
@@ -124,7 +124,7 @@ def test_single_file_without_a_server(out, visits, tmp_path):
     (tmp_path / "mine.json").write_text(told["saved"])
     (saved,) = json.loads(told["saved"])["drawings"]
     assert saved["digit"] == 3
-    drawn = in_python([BY_HAND[1][-1]])[0]
+    drawn = in_python([BY_HAND[3][-1]])[0]
     mine = drawings.read(tmp_path / "mine.json")
     assert abs(mine.images[0, :, :, 0] - drawn).mean() < 0.02
     held(told, (out / "digits.html").as_uri())

@@ -21,6 +21,7 @@ SIDE, FIT = 28, 20  # pixels of the picture, and of the longer side of the ink i
 PEN = 2.2  # pixels, the width of the line
 SMALLEST = 0.05  # of the pad's side: what is smaller is not magnified
 KEPT = 8  # files of `kept`
+HOOKS = 0.3  # share of the ends of strokes at which the pen turns off before it is lifted
 EVEN = 1e-4  # pixels: where a move by either of two is as good, rounding errors do not choose
 
 
@@ -143,10 +144,26 @@ def draw(
                 points[:, -1] += rng.uniform(-0.25, 0.2, (count, 1)) * end
             curve = _curve(points, per if len(part) > 2 else 2 * per, tension)
             curves.append(curve[:, number > 0 :])
-        moved = sloppy * rng.normal(0, 0.7, (count, 1, 2))
-        strokes.append(np.concatenate(curves, axis=1) + moved)
+        line = _hooked(np.concatenate(curves, axis=1), size, rng)
+        strokes.append(line + sloppy * rng.normal(0, 0.7, (count, 1, 2)))
     lengths = np.cumsum([stroke.shape[1] for stroke in strokes])[:-1]
     return np.split(_deformed(np.concatenate(strokes, axis=1), style), lengths, axis=1)
+
+
+def _hooked(lines: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """Lines (n, s, 2) with a point more at either end: in a share HOOKS of them the pen turns off.
+
+    The new piece is 0.05 to 0.2 of `size` long.
+    """
+    count = len(lines)
+    for _ in range(2):
+        lines = lines[:, ::-1]
+        x, y = (lines[:, -1] - lines[:, -2]).T
+        turn = np.arctan2(y, x) + rng.choice([-1, 1], count) * rng.uniform(0.6, 2.6, count)
+        reach = size * rng.uniform(0.05, 0.2, count) * (rng.random(count) < HOOKS)
+        tip = lines[:, -1] + (reach * np.stack([np.cos(turn), np.sin(turn)])).T
+        lines = np.concatenate([lines, tip[:, None]], axis=1)
+    return lines
 
 
 def _deformed(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
