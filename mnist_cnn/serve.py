@@ -37,8 +37,6 @@ def serve(output: str, port: int) -> None:
 class Files(SimpleHTTPRequestHandler):
     """The files of one folder: no listings, nothing outside of it, only for this machine's name."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".wasm": "application/wasm"}
-
     def send_head(self) -> Any:
         """Refuse what is not a file inside the folder, and requests in another host's name."""
         path = Path(self.translate_path(self.path))

@@ -77,9 +77,8 @@ def lowered(model: Any) -> Any:
         return built
 
     own = library(model)
-    recursive = {"recursive": False} if own is keras else {}
     names = [tensor._keras_history[0].name for tensor in model.inputs]
-    clone = own.models.clone_model(model, clone_function=replaced, **recursive)
+    clone = own.models.clone_model(model, clone_function=replaced)
     for tensor, name in zip(clone.inputs, names, strict=True):
         _set_name(tensor._keras_history[0], name)
     return clone
@@ -195,16 +194,14 @@ def _tensors(value: Any, models: frozenset[str]) -> Iterator[list]:
 
     The own graph of a nested model is its call 0 in Keras 2; Keras 3 does not count it.
     """
-    if isinstance(value, dict):
-        value = [value[name] for name in sorted(value)]
+    value = [value[name] for name in sorted(value)] if isinstance(value, dict) else value
     if not isinstance(value, list):
         return
     if len(value) > 2 and isinstance(value[0], str) and isinstance(value[1], int):
-        name, call, index = value[:3]
-        yield [name, call + (name in models), index]
-        return
-    for item in value:
-        yield from _tensors(item, models)
+        yield [value[0], value[1] + (value[0] in models), value[2]]
+    else:
+        for item in value:
+            yield from _tensors(item, models)
 
 
 def _value(key: str, value: Any) -> Any:

@@ -179,7 +179,7 @@ def judge(
     """
     try:
         if "error" in found:
-            raise UserError(found["error"].strip().splitlines()[0][:200])
+            raise UserError(re.split(r"\n|\. This may be", found["error"].strip())[0][:200])
         difference, relative, same, exact = compare(samples.expected, found["outputs"])
         if exactly and not exact:
             raise UserError(
@@ -208,7 +208,7 @@ def _refusal(
     model: Any, folder: Path, inputs: list[np.ndarray], reason: str, layers: Sequence[str]
 ) -> UserError:
     """What TensorFlow.js does not do as Keras does, by the layer and its options if it is found."""
-    if tfjs.is_graph(folder):
+    if tfjs.model_json(folder)["format"] == "graph-model":
         return UserError(f"TensorFlow.js does not answer as Keras does: {reason.rstrip('.')}.")
     named = {one.name: one for one in leaves(model)}
     known = [named[name] for name in layers if name in named]

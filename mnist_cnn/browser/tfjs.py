@@ -51,17 +51,18 @@ def write(
         content = _write_graph(model, folder, how)
     else:
         parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
-        named = [dict(pair for x in part for pair in _weights(x, (x.name,))) for part in parts]
-        groups = [
-            [{"name": name, "data": np.asarray(value)} for name, value in group.items()]
-            for group in named
-            if group
-        ]
+        groups = []
+        for part in parts:
+            weights = dict(pair for layer in part for pair in _weights(layer, (layer.name,)))
+            groups.append([{"name": k, "data": np.asarray(v)} for k, v in weights.items()])
         versions = {"keras_version": keras.__version__, "backend": "tensorflow"}
         _tensorflowjs("keras_h5_conversion").write_artifacts(
-            versions | {"model_config": topology(model)}, groups or [[]], str(folder), **how
+            versions | {"model_config": topology(model)},
+            [group for group in groups if group] or [[]],
+            str(folder),
+            **how,
         )
-        content = _json(folder) | {"convertedBy": "mnist_cnn"}
+        content = model_json(folder) | {"convertedBy": "mnist_cnn"}
     for group in content["weightsManifest"]:
         for place, name in enumerate(group["paths"]):
             # What a reader of an older model.json asks for is never another's.
@@ -73,7 +74,8 @@ def write(
     (folder / "model.json").write_text(json.dumps(content))
 
 
-def _json(folder: Path) -> dict[str, Any]:
+def model_json(folder: Path) -> dict[str, Any]:
+    """The content of model.json."""
     return json.loads((folder / "model.json").read_bytes())
 
 
@@ -127,7 +129,7 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
             converter.convert_tf_saved_model(saved, str(folder), control_flow_v2=True, **how)
         except ValueError as error:
             raise _unsupported(model, serve, error) from None
-    content = _json(folder)
+    content = model_json(folder)
     for end, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
         # The converter writes them in any order and, of equal shape, under any name; their nodes
         # are input_0:0, input_1:0, ... and Identity:0, Identity_1:0, ...
@@ -201,11 +203,6 @@ def answers(
                 for index, shape in enumerate(answer.get("shapes", ()))
             ]
         return found
-
-
-def is_graph(folder: Path) -> bool:
-    """Whether the model of `folder` is a graph model."""
-    return _json(folder)["format"] == "graph-model"
 
 
 def sizes(folder: Path) -> dict[str, float]:

@@ -29,7 +29,7 @@ class Adapter:
     def inputs(self, images: np.ndarray) -> np.ndarray:
         """Images as the model takes them: float32 (n, *shape), a pixel of 0 at `low`."""
         scaled = images.astype(np.float32) / 255 * (self.high - self.low) + self.low
-        return scaled.astype(np.float32).reshape(-1, *self.shape)
+        return scaled.reshape(-1, *self.shape)
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs (n, 10) as probabilities, float32 (n, 10) that sum to 1."""
@@ -42,10 +42,7 @@ class Adapter:
 
 def fits(network: Any) -> bool:
     """Whether a model is from one image of 28 x 28 to ten numbers."""
-    inputs, outputs = (
-        [tuple(tensor.shape[1:]) for tensor in tensors or ()]
-        for tensors in (network.inputs, network.outputs)
-    )
+    inputs, outputs = ([tuple(t.shape[1:]) for t in e] for e in (network.inputs, network.outputs))
     return len(inputs) == 1 and inputs[0] in SHAPES and outputs == [(10,)]
 
 

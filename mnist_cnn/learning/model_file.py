@@ -8,6 +8,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,32 +75,27 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_sizes(path: Path) -> None:
-    if path.suffix != ".keras":
-        _check_hdf5(path)
-        return
-    check_zip(path)
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(".h5"):
-                _check_hdf5(io.BytesIO(archive.read(name)))
+    """Refuse a file that unpacks to too much or takes data from elsewhere."""
+    files: list[Path | BinaryIO] = [path]
+    if path.suffix == ".keras":
+        check_zip(path)
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".h5")]
+            files = [io.BytesIO(archive.read(name)) for name in names]
+    for file in files:
+        with h5py.File(file, "r") as content:
+            sizes: list[int] = []
+            reason = content.visititems_links(partial(_wrong, content, sizes))
+        if reason or sum(sizes) > LARGEST:
+            raise ValueError(reason or f"it unpacks to more than {LARGEST:,} bytes")
 
 
-def _check_hdf5(file: Path | BinaryIO) -> None:
-    sizes: list[int] = []
-
-    def wrong(name: str, link: object) -> str | None:
-        if isinstance(link, h5py.ExternalLink):
-            return f"{name!r} is a link to another file"
-        item = content.get(name) if isinstance(link, h5py.HardLink) else None
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                return f"{name!r} keeps its data in another file"
-            sizes.append(math.prod(item.shape or ()) * item.dtype.itemsize)
-        return None
-
-    with h5py.File(file, "r") as content:
-        reason = content.visititems_links(wrong)
-    if not reason and sum(sizes) > LARGEST:
-        reason = f"it unpacks to more than {LARGEST:,} bytes"
-    if reason:
-        raise ValueError(reason)
+def _wrong(content: h5py.File, sizes: list[int], name: str, link: object) -> str | None:
+    if isinstance(link, h5py.ExternalLink):
+        return f"{name!r} is a link to another file"
+    item = content.get(name) if isinstance(link, h5py.HardLink) else None
+    if isinstance(item, h5py.Dataset):
+        if item.external or item.is_virtual:
+            return f"{name!r} keeps its data in another file"
+        sizes.append(math.prod(item.shape or ()) * item.dtype.itemsize)
+    return None

@@ -123,8 +123,8 @@ const told = [];
 for (const job of jobs) {
   // WebAssembly lacks a few kernels (Conv3D, softplus, ...) that plain JavaScript has.
   for (const backend of ['wasm', 'cpu']) {
-    await tf.setBackend(backend);
     try {
+      await tf.setBackend(backend);
       told.push(await answer(job));
     } catch (error) {
       if (backend === 'wasm') continue;
