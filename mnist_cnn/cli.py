@@ -3,8 +3,6 @@
 Values are checked before the verb's module is imported, for MLflow and TensorFlow take seconds.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from importlib import import_module

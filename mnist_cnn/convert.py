@@ -3,8 +3,6 @@
 The files are written to a scratch folder, proven, and then put into `output`.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

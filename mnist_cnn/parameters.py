@@ -3,8 +3,6 @@
 Nothing here imports MLflow or TensorFlow, so that `--help` and a refusal take no time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

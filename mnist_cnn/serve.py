@@ -1,7 +1,5 @@
 """`mlflow run . -e serve`: the page that convert wrote, on the loopback address."""
 
-from __future__ import annotations
-
 import socket
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer

@@ -1,7 +1,5 @@
 """`mlflow run . -e test`: the default test suite, in an environment free of this run's own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -7,8 +7,6 @@ are mlflow.db, tune.db, mlruns/ and out/, without pictures, the page and large f
 folders have other names in it: FOLDER stands for the one that all this was in.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import subprocess

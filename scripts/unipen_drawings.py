@@ -7,8 +7,6 @@ with data/ and include/. LABELS are the isolated characters wanted, by default 0
 becomes a drawing of no digit. The format is unipen.nici.ru.nl/unipen.def.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

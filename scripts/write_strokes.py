@@ -3,8 +3,6 @@
 Run as `python -m scripts.write_strokes` from the top folder; a test compares the file with it.
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -3,8 +3,6 @@
 `python -m tests.applications > docs/applications.md` converts them all, in some ten minutes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """What the tests share: a small real data set, a tracking store of their own, and the program."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -3,8 +3,6 @@
 `python -m tests.layers > docs/layers.md` converts them all, in both formats.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

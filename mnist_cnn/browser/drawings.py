@@ -1,7 +1,5 @@
 """Recorded drawings in the page's form: checked and prepared by JavaScript, as the page does."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ effect; so is Normalization, which it does not have. What else it lacks, ignores
 way is left to the proof, which names it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Node and npm of the environment, and the JavaScript packages that package-lock.json pins."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

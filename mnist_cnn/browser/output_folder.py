@@ -4,8 +4,6 @@ The folder itself is never exchanged, so links to it, its mode, owner and mount 
 are convert's own stands in a manifest, name and digest; a folder with anything else is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The proof that TensorFlow.js answers as Keras does: the inputs, the comparison, the culprit."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

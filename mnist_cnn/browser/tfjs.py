@@ -4,8 +4,6 @@ The converter of tensorflowjs copies Keras 3's topology, which TensorFlow.js 4.2
 only its writers of weights and of graphs are used.
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib
 import json

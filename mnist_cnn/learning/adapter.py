@@ -1,7 +1,5 @@
 """Other people's digit models: what goes into them, and what comes out, as ours have it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

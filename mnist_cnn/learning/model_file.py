@@ -1,7 +1,5 @@
 """Keras models in files, of Keras 3 and of Keras 2; no code in them is run."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

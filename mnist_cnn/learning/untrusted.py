@@ -4,8 +4,6 @@ An archive can announce one size and hold another, and a few kilobytes can hold 
 is refused here raises ValueError; callers say which file it was.
 """
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path, PurePosixPath
 
