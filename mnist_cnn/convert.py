@@ -57,7 +57,8 @@ def convert(
                 figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
                 mlflow.log_artifacts(str(folders[best]), "tfjs")
                 if adapter and source.tags.get("dataset") != "fashion_mnist":
-                    figures |= _add_page(folders[best], samples, adapter, recorded)
+                    network = _described(source, figures)
+                    figures |= _add_page(folders[best], samples, adapter, recorded, network)
                 output_folder.replace(output, folders[best])
         except (OSError, tf.errors.ResourceExhaustedError) as error:  # the writers' own file layer
             reason = getattr(error, "strerror", "No space left on device")
@@ -134,8 +135,20 @@ def _choose(tried: pd.DataFrame, quantize: str, max_accuracy_loss: float) -> str
     return quantize
 
 
+def _described(source: registry.ModelRef, figures: dict[Any, float]) -> str:
+    return (
+        f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}, "
+        f"{figures['tfjs_bytes'] / 1000:,.0f} kB, "
+        f"{figures['tfjs_test_accuracy']:.2%} of the test images right"
+    )
+
+
 def _add_page(
-    folder: Path, samples: proof.Samples, adapter: Adapter, recorded: recordings.Drawings
+    folder: Path,
+    samples: proof.Samples,
+    adapter: Adapter,
+    recorded: recordings.Drawings,
+    network: str,
 ) -> dict[str, float]:
     """Add the page to the files in `folder`: metrics on the recorded drawings, misread ones logged.
 
@@ -154,7 +167,8 @@ def _add_page(
     )
     mlflow.log_figure(misread, "misread_drawings.png")
     settings = folder.with_suffix(".settings")
-    settings.write_text(json.dumps(asdict(known) | {"adapter": asdict(adapter)}))
+    content = asdict(known) | {"adapter": asdict(adapter), "network": network}
+    settings.write_text(json.dumps(content))
     node.run("write_page.mjs", str(node.modules()), str(folder), str(settings))
     mlflow.log_artifact(str(folder / "digits.html"))
     return metrics

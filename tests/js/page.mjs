@@ -2,22 +2,10 @@
 // JOBS: {modules, visits: [{url, drawings, touch, width, dark, truth, screenshot}]}. Prints one line
 // of JSON, a list of what each visit saw.
 import {readFileSync} from 'node:fs';
-import {createRequire} from 'node:module';
-import {join} from 'node:path';
-import {pathToFileURL} from 'node:url';
+import {launch} from './chromium.mjs';
 
 const jobs = JSON.parse(readFileSync(process.argv[2], 'utf8'));
-const require = createRequire(join(jobs.modules, 'here.js'));
-const {chromium: playwright} = require('playwright-core');
-const home = join(jobs.modules, 'node_modules/@sparticuz/chromium');
-const main = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')).main ?? 'build/index.js';
-const {default: chromium} = await import(pathToFileURL(join(home, main)).href);
-
-const browser = await playwright.launch({
-  executablePath: await chromium.executablePath(),
-  args: ['--no-sandbox', '--use-gl=angle', '--use-angle=swiftshader', '--ignore-gpu-blocklist',
-    '--enable-unsafe-swiftshader'],
-});
+const browser = await launch(jobs.modules);
 
 async function visit(job) {
   const context = await browser.newContext({

@@ -2,7 +2,7 @@
 //
 // Adds index.html with its files, and digits.html, all in one, to FOLDER, which holds model.json and
 // its shards. SETTINGS: a JSON file {temperature, sure_from, none_below, adapter: {shape, low, high,
-// output}}. TensorFlow.js comes from MODULES, the page's own files from ../static. Nothing is fetched
+// output}, network: which it is, for people}. TensorFlow.js comes from MODULES, the page's own files from ../static. Nothing is fetched
 // from elsewhere, and a Content-Security-Policy forbids it.
 import {createHash} from 'node:crypto';
 import {copyFileSync, readFileSync, writeFileSync} from 'node:fs';
@@ -15,7 +15,8 @@ const LIBRARIES = {
   'tfjs-backend-wasm.wasm': 'tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm',
   'tfjs-backend-wasm-simd.wasm': 'tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm',
 };
-const OWN = ['prepare.js', 'page.js', 'tell.js'];
+// In this order.
+const OWN = ['prepare', 'numbers', 'reading', 'ink', 'view', 'tell', 'page'].map((n) => `${n}.js`);
 const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
 
 const [modules, folder, settingsFile] = process.argv.slice(2);
