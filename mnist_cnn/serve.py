@@ -15,8 +15,8 @@ def serve(output: str, port: int) -> None:
     """Serve the files of `output` until Ctrl-C. Raises UserError without a page or a free port."""
     folder = Path(output).resolve()
     if not (folder / "index.html").is_file():
-        other = (folder / "model.json").is_file()
-        reason = "its model reads no digits; allowed is one that does" if other else "first"
+        converted = (folder / "model.json").is_file()
+        reason = "its model reads no digits; allowed is one that does" if converted else "first"
         raise UserError(f"output={output} holds no page; {reason}: mlflow run . -e convert.")
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), partial(Files, directory=str(folder)))
