@@ -25,7 +25,7 @@ from mnist_cnn.learning.fit import Fitted, fit
 from mnist_cnn.learning.model import build, predict, scaled
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import CLASSIC, Recipe
-from mnist_cnn.tracking.runs import active_run, cores, environment, log_params, tracked
+from mnist_cnn.tracking import runs
 
 CASE = ["seed", "images", "threads", "recipe"]  # what a measurement is of
 
@@ -44,17 +44,18 @@ def benchmark(
     """
     settings = {"seeds": seeds, "images": images, "threads": threads, "dataset": dataset}
     # What is resumed must be the same: recipes as they are defined today, data, machine, versions.
-    what = (recipes, images, threads, dataset, environment())
+    what = (recipes, images, threads, dataset, runs.environment())
     definition = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    with tracked("benchmark", definition=definition, recipes=",".join(recipes), **settings):
-        log_params(environment())
+    with runs.tracked("benchmark", definition=definition, recipes=",".join(recipes), **settings):
+        runs.name_run(f"benchmark {','.join(recipes)}")
+        runs.log_params(runs.environment())
         training, test = load_training(dataset), load_test(dataset)
         images = tuple(size or len(training.train) for size in images)
-        threads = tuple(count or cores() for count in threads)
-        if max(images) > len(training.train) or max(threads) > cores():
+        threads = tuple(count or runs.cores() for count in threads)
+        if max(images) > len(training.train) or max(threads) > runs.cores():
             raise UserError(
                 f"images={max(images)}, threads={max(threads)}: there are {len(training.train)} "
-                f"training images and {cores()} cores."
+                f"training images and {runs.cores()} cores."
             )
         # TensorFlow sizes its threads by the cores it finds now, before `_only` hides some.
         tf.config.list_logical_devices()
@@ -82,12 +83,12 @@ def benchmark(
 @contextmanager
 def _only(count: int) -> Iterator[None]:
     """Hold every thread of this process on its first `count` cores; fewer than all on Linux."""
-    if count == cores():
+    if count == runs.cores():
         yield
         return
     if not hasattr(os, "sched_setaffinity"):
         raise UserError(
-            f"threads={count}: only Linux can hold a process on some of its {cores()} cores; "
+            f"threads={count}: only Linux can hold a process on some of its {runs.cores()} cores; "
             "allowed here is 0."
         )
     every = os.sched_getaffinity(0)
@@ -142,10 +143,16 @@ def _report(rows: pd.DataFrame) -> None:
     if rows[["images", "threads"]].nunique().max() > 1:
         mlflow.log_figure(plots.scaling(rows), "scaling.png")
     means = rows.groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
+    told = []
     for name, values in means.to_dict("index").items():
         key = re.sub(r"[^a-z0-9.]", "_", str(name))
-        mlflow.log_metrics({f"{key}.{metric}": value for metric, value in values.items()})
-    about = environment()
+        mlflow.log_metrics({f"{key}/{metric}": value for metric, value in values.items()})
+        accuracy, seconds = values.values()
+        told.append(f"{name} {accuracy:.2%} in {seconds:.1f} s")
+    about = runs.environment()
+    runs.describe_run(
+        f"Mean test accuracy and seconds of fit, {about['cores']} cores.\n\n{'; '.join(told)}."
+    )
     print(f"{about['cores']} cores, tensorflow {about['tensorflow']}, keras {about['keras']}:\n")
     print(table)
 
@@ -180,13 +187,13 @@ def as_table(rows: pd.DataFrame) -> str:
 
 def _unfinished(definition: str) -> list[dict]:
     """The rows of the newest run of the same benchmark, if that run did not come to its end."""
-    me = active_run().info
-    runs = mlflow.search_runs(
+    me = runs.active_run().info
+    found = mlflow.search_runs(
         [me.experiment_id],
         f"tags.verb = 'benchmark' and params.definition = '{definition}'",
         output_format="list",
     )
-    same = next((run.info for run in runs if run.info.run_id != me.run_id), None)
+    same = next((run.info for run in found if run.info.run_id != me.run_id), None)
     if same is None or same.status == "FINISHED":
         return []
     try:

@@ -22,7 +22,7 @@ from mnist_cnn.learning.backend import tf
 from mnist_cnn.learning.data import load_test, load_training
 from mnist_cnn.parameters import UserError
 from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.runs import tracked
+from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 
 DIFFERENCE = 0.01  # standard deviations of the answers that quantize=auto may move them by
 
@@ -45,6 +45,7 @@ def convert(
         output_folder.check(output)
         recorded = recordings.read(drawings)
         source = registry.find(model) if model else _default_source()
+        name_run(f"convert {source.short}")
         mlflow.set_tag("model_version", source.version)
         network, reduced = keras2.ready(registry.load(source))
         samples, adapter = _samples(network, source, inputs)
@@ -66,14 +67,17 @@ def convert(
         figures["convert_seconds"] = time.perf_counter() - started
         registry.log_metrics(source, figures)
         registry.tag(source, tfjs_agreement=f"{figures['tfjs_agreement']:.6g}")
+        target = Path(output).absolute()
+        width = "float32" if best == "none" else best
+        told = f"{source}: {width} files, proven in TensorFlow.js, are in {target}."
+        if "drawn_accuracy" in figures:
+            told += f"\n{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly."
+        describe_run(told.replace("\n", "\n\n"))
     print(tried.rename(columns=lambda name: name.removeprefix("tfjs_")).to_string())
     if reduced:
         print("Its mixed or reduced precision was set aside: it is compared in float32.")
-    target = Path(output).absolute()
-    width = "float32" if best == "none" else best
-    print(f"{source}: {width} files, proven in TensorFlow.js, are in {target}.")
+    print(told)
     if "drawn_accuracy" in figures:
-        print(f"{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly.")
         print(f"Draw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve")
 
 

@@ -2,7 +2,6 @@
 
 import time
 from functools import partial
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -44,7 +43,7 @@ def evaluate(
     with tracked("evaluate", model=model, promote=promote, depth=depth, drawings=drawings):
         recorded = recordings.read(drawings)
         ref = registry.find(model)
-        name_run(f"evaluate {'v' if ref.version else ''}{ref.version or Path(ref.uri).name}")
+        name_run(f"evaluate {ref.short}")
         dataset = dataset or ref.tags.get("dataset", "mnist")
         network = registry.load(ref)
         _refuse_other_shapes(network, model)

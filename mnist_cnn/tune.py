@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.evaluation import study_results
 from mnist_cnn.learning import study as studies
-from mnist_cnn.learning.data import Training, load_training
+from mnist_cnn.learning.data import Training, load_test, load_training
 from mnist_cnn.learning.fit import Diverged, fit
 from mnist_cnn.learning.processes import run_workers
 from mnist_cnn.learning.search import Sweep
@@ -45,7 +45,9 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
     settings = more | {"storage": studies.without_password(storage), "workers": workers}
     settings |= hyperparameters(replace(recipe, epochs=epochs))
     with runs.tracked("tune", **settings) as run:
+        runs.name_run(f"tune {recipe.name}, study {more['study']}")
         data = load_training(more["dataset"])
+        load_test(more["dataset"])  # refused now, not by evaluate after all trials
         runs.log_params({"dataset_digest": data.digest, **runs.environment()})
         more |= {"dataset_digest": data.digest, "parent": run.info.run_id}
         sweep = Sweep(recipe=recipe, epochs=epochs, storage=storage, **more)
@@ -121,7 +123,7 @@ def _run_trials(sweep: Sweep, worker: int, data: Training, stop: Event | None = 
     def on_trial_end(trial: FrozenTrial) -> None:
         now, best = studies.count(study), study_results.best_accuracy(study)
         with no_retries(), suppress(MlflowException):  # a lost server holds up no trial
-            mlflow.MlflowClient().log_metric(sweep.parent, "best_so_far", best, step=now)
+            mlflow.MlflowClient().log_metric(sweep.parent, "study/best_so_far", best, step=now)
         pace = (time.monotonic() - started) / max(1, now - before)
         print(study_results.progress(study, trial, sweep.trials, pace, fits), flush=True)
 
@@ -177,7 +179,8 @@ def _run_trial(
 def _log_study(study: optuna.Study) -> None:
     mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
     mlflow.log_text(study_results.report(study), "study.html")
-    mlflow.log_metric("finished_trials", studies.count(study))
+    runs.describe_run(study_results.summary(study))
+    mlflow.log_metric("study/finished_trials", studies.count(study))
 
 
 def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
@@ -207,7 +210,7 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     best = max(scores, key=lambda recipe: np.mean(scores[recipe]))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
-    mlflow.log_metric("best_val_accuracy", float(np.mean(scores[best])))
+    mlflow.log_metric("study/best_val_accuracy", float(np.mean(scores[best])))
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
     for epochs in sorted({sweep.recipe.epochs, best.epochs}):
         before = replace(sweep.recipe, epochs=epochs)
@@ -216,10 +219,12 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
         figures = {"val_accuracy": float(np.mean(scores[before]))}
         figures |= {"gain": gain, "gain_standard_error": error}
         key = "recipe" if epochs == sweep.recipe.epochs else "recipe_same_epochs"
-        mlflow.log_metrics({f"{key}_{name}": value for name, value in figures.items()})
+        mlflow.log_metrics({f"{key}/{name}": value for name, value in figures.items()})
         chance = "" if gain > 2 * error else " That is no gain beyond chance."
         points = f"{100 * gain:+.2f} points (standard error {100 * error:.2f})"
-        print(f"{was}; of the best {trained(best)}: {points}.{chance}", flush=True)
+        told = f"{was}; of the best {trained(best)}: {points}.{chance}"
+        print(told, flush=True)
+    runs.describe_run(f"{study_results.summary(study)}\n\n{told}")
     print(f"Training the best with seed {seeds[0]}, to register it.", flush=True)
     version = train_version(best, seeds[0], sweep.dataset)
     evaluate(f"models:/{registry.NAME}/{version}", sweep.dataset, promote=True)

@@ -92,12 +92,15 @@ def test_a_server_that_refuses_is_told_as_it_answered(store, capsys, status):
     assert len(asked) == 1, "asked once: a refusal is no lost server"
 
 
-def test_a_data_set_without_test_images_is_refused_by_main_before_it_trains(store, capsys):
-    images = np.zeros((24, 28, 28), np.uint8)
-    np.savez(store / "half.npz", x_train=images, y_train=np.arange(24) % 10)
-    line = told(["main", "--dataset", "half.npz"], capsys)
-    assert "x_test" in line
+@pytest.mark.parametrize("verb", ["main", "tune", "benchmark"])
+def test_a_data_set_without_test_images_is_refused_before_any_training(store, capsys, verb):
+    data = {"x_train": np.zeros((24, 28, 28), np.uint8), "y_train": np.arange(24) % 10}
+    np.savez(store / "half.npz", **data)
+    np.savez(store / "empty.npz", **data, x_test=data["x_train"][:0], y_test=data["y_train"][:0])
+    assert "x_test and y_test is missing" in told([*VERBS[verb], "--dataset", "half.npz"], capsys)
+    assert "the t10k split is empty" in told([*VERBS[verb], "--dataset", "empty.npz"], capsys)
     assert not mlflow.search_runs(filter_string="tags.verb = 'train'", output_format="list")
+    assert not (store / "never.db").exists()
 
 
 @pytest.mark.slow

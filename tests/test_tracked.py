@@ -89,6 +89,15 @@ def test_logged_models_are_ranked_by_what_was_measured_of_them(first, small):
         output_format="list",
     )
     assert model.name == "fast-seed-5"
+
+    def page(verb):  # search_runs leaves input models out
+        return mlflow.get_run(last_run(verb).info.run_id)
+
+    # Linked both ways: from the run of evaluate to the model, and from the model to both runs.
+    assert [m.model_id for m in page("evaluate").inputs.model_inputs] == [model.model_id]
+    assert [m.model_id for m in page("train").outputs.model_outputs] == [model.model_id]
+    both = {last_run(verb).info.run_id for verb in ("train", "evaluate")}
+    assert both <= {metric.run_id for metric in model.metrics}
     found = {(metric.key, metric.dataset_name) for metric in model.metrics}
     trained = {("train_seconds", "small.npz"), ("val_accuracy", "small.npz")}
     assert (
@@ -313,7 +322,13 @@ def test_main_on_a_real_server_is_train_evaluate_and_convert_as_steps_of_one_run
         )
         by_verb = {run.data.tags["verb"]: run for run in children}
         assert {"train", "evaluate", "convert"} <= set(by_verb)
-        assert by_verb["convert"].data.metrics["tfjs_agreement"] == 1.0
+        converted = by_verb["convert"]
+        assert converted.data.metrics["tfjs_agreement"] == 1.0
+        assert converted.info.run_name == "convert v1"
+        assert "proven in TensorFlow.js" in converted.data.tags["mlflow.note.content"]
+        (model,) = mlflow.get_run(converted.info.run_id).inputs.model_inputs
+        known = mlflow.get_logged_model(model.model_id)
+        assert converted.info.run_id in {metric.run_id for metric in known.metrics}
         assert by_verb["train"].data.params["learning_rate"] == "0.05"
         headlines = {"val_accuracy", "train_seconds", "test_accuracy", "tfjs_agreement"}
         assert headlines <= set(parent.data.metrics), "those of its steps"

@@ -67,12 +67,16 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     means = [np.mean(scores) for scores in finalists.values()]
     assert len(means) == 2
     metrics = parent.data.metrics
-    assert metrics["best_val_accuracy"] == pytest.approx(max(means))
+    assert metrics["study/best_val_accuracy"] == pytest.approx(max(means))
     for other in ("recipe", "recipe_same_epochs"):
-        gain = metrics[f"{other}_val_accuracy"] + metrics[f"{other}_gain"]
+        gain = metrics[f"{other}/val_accuracy"] + metrics[f"{other}/gain"]
         assert gain == pytest.approx(max(means))
     page = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/study.html")
-    assert "src=" not in page[:200], "nothing from elsewhere"
+    assert "src=" not in page[:400], "nothing from elsewhere"
+    assert "<title>Study one</title>" in page
+    assert "2 trials of fast, 0 of them ended early. The most accurate" in page[:400]
+    assert parent.info.run_name == "tune fast, study one"
+    assert "val_accuracy of fast with epochs=2" in parent.data.tags["mlflow.note.content"]
     children = mlflow.search_runs(
         filter_string=f"tags.mlflow.parentRunId = '{parent.info.run_id}'", output_format="list"
     )
@@ -81,7 +85,7 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     assert {"train", "evaluate"} <= set(by_verb)
     candidate = registry.find("models:/mnist-cnn@candidate")
     assert len(candidate.tags) <= 8, "with the evaluation, no more than a person reads"
-    assert metrics["finished_trials"] == 2
+    assert metrics["study/finished_trials"] == 2
 
 
 def test_another_search_of_the_same_name_is_refused(swept, store, capsys):

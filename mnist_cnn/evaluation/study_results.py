@@ -1,5 +1,6 @@
 """What a study has found: its progress, its best trials, and a page with Optuna's plots."""
 
+import html
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mnist_cnn.learning.study import COST, FINISHED
 from mnist_cnn.parameters import UserError
+
+STYLE = "body { font: 16px sans-serif; margin: 2em }"
 
 
 def best_accuracy(study: optuna.Study) -> float:
@@ -25,16 +28,30 @@ def progress(
     """Two lines: the trial that has ended, and what is left of `total` at `pace` s a trial."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     pruned = sum(other.state == TrialState.PRUNED for other in trials)
-    accuracy = f"{trial.values[0]:.4f}" if trial.values else "ended early"
-    params = (f"{name}={value:.3g}" for name, value in trial.params.items())
     full = [t.user_attrs["train_seconds"] for t in trials if "train_seconds" in t.user_attrs]
     return (
-        f"Trial {trial.number}: {accuracy} with {', '.join(params)}"
+        f"{_told(trial).capitalize()}"
         f"\n  {len(trials)} of {total} trials, {pruned} ended early, best val_accuracy "
         f"{best_accuracy(study):.4f}; about "
         f"{pace * max(0, total - len(trials)) / 60:.1f} minutes left, then up to "
         f"{fits_at_end * np.mean(full or [0]) / 60:.1f} to train the best with other seeds"
     )
+
+
+def summary(study: optuna.Study) -> str:
+    """Two sentences: how many trials there were of what, and which was the best."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    recipe = study.user_attrs.get("search", {}).get("recipe", "a recipe")
+    told = f"{len(trials)} trials of {recipe}, {pruned} of them ended early."
+    best = max(trials, key=lambda trial: (trial.values or [0])[0], default=None)
+    return f"{told} The most accurate on validation is {_told(best)}." if best else told
+
+
+def _told(trial: FrozenTrial) -> str:
+    accuracy = f"{trial.values[0]:.4f}" if trial.values else "ended early"
+    params = (f"{name}={value:.3g}" for name, value in trial.params.items())
+    return f"trial {trial.number}: {accuracy} with {', '.join(params)}"
 
 
 def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]:
@@ -83,10 +100,13 @@ def report(study: optuna.Study) -> str:
                 figure = plot()
             # plotly itself stands in the page once: it opens without a network.
             script = "<script" not in str(parts)
-            parts.append(figure.to_html(full_html=False, include_plotlyjs=script))
+            figure.update_layout(width=None, autosize=True)
+            parts.append(figure.to_html({"responsive": True}, True, script, full_html=False))
         except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
             parts.append(f"<p>{name}: {error}</p>")
-    return "<!doctype html><meta charset=utf-8>" + "\n".join(parts)
+    title = f"Study {html.escape(study.study_name)}"
+    head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
+    return f"{head}<h1>{title}</h1><p>{summary(study)}</p>" + "\n".join(parts)
 
 
 def _front(study: optuna.Study) -> go.Figure:

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 from mlflow.data.dataset import Dataset
+from mlflow.entities import LoggedModelInput
 from mlflow.exceptions import MlflowException
 from mlflow.utils.logging_utils import disable_logging, enable_logging
 
@@ -29,6 +30,11 @@ class ModelRef:
     version: str = ""
     model_id: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """`v3`, or the name of a file or model: for the names of runs."""
+        return f"v{self.version}" if self.version else Path(self.uri).name
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.name}" if self.version else self.uri
@@ -106,7 +112,12 @@ def load(model: ModelRef) -> keras.Model:
 
 
 def log_metrics(model: ModelRef, metrics: dict[str, float], dataset: Dataset | None = None) -> None:
-    """Log metrics of `model` to the active run, and to the logged model, measured on `dataset`."""
+    """Log metrics of `model` to the active run, and to the logged model, measured on `dataset`.
+
+    The logged model becomes an input of the run, so that each leads to the other.
+    """
+    if model.model_id:
+        mlflow.log_input(model=LoggedModelInput(model.model_id))
     mlflow.log_metrics(metrics, model_id=model.model_id or None, dataset=dataset)
 
 
