@@ -6,8 +6,12 @@ README's pictures: PAGE=out/digits.html SCREENSHOTS=docs pytest tests/test_page_
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,10 +20,13 @@ from PIL import Image
 from mnist_cnn import cli
 from mnist_cnn.browser import node, tfjs
 from mnist_cnn.learning.adapter import Adapter
+from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, load_training
 from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.handwriting import generated
-from mnist_cnn.recipes import FAST
+from mnist_cnn.learning.model import build
+from mnist_cnn.recipes import FAST, RECIPES
+from mnist_cnn.serve import Files
 from tests.conftest import ROOT
 from tests.test_page import ALL
 
@@ -32,26 +39,28 @@ def lines(drawing):
     return [stroke["points"] for stroke in drawing["strokes"]]
 
 
+def write_page(model, folder):
+    """Convert's files and the page of a Keras model, in `folder`."""
+    folder.mkdir(exist_ok=True)
+    tfjs.write(model, folder)
+    settings = {"temperature": 1.0, "sure_from": 0.9, "none_below": 0.4}
+    settings["adapter"] = asdict(Adapter())
+    settings["network"] = "fast: version 1 of mnist-cnn, 171 kB, 99.18% of the test images right"
+    path = folder.with_suffix(".settings")
+    path.write_text(json.dumps(settings))
+    node.run("write_page.mjs", str(node.modules()), str(folder), str(path))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def written(small, tmp_path_factory):
-    """The page of a small network that has seen drawings; PAGE: of another one."""
-    folder = tmp_path_factory.mktemp("page")
+    """The page of a small network that has seen drawings."""
     images, labels = generated(8000, seed=1)
     some = load_training(str(small))
     split = Split(np.concatenate([some.train.x, images]), np.concatenate([some.train.y, labels]))
     training = Training("drawings", split, some.validation, "")
     model = fit(replace(FAST, epochs=2, drawn=0.0), training, 0, quiet=True).model
-    tfjs.write(model, folder)
-    settings = {
-        "temperature": 1.0,
-        "sure_from": 0.9,
-        "none_below": 0.4,
-        "adapter": asdict(Adapter()),
-    }
-    settings["network"] = "fast: version 1 of mnist-cnn, 171 kB, 99.18% of the test images right"
-    (folder.parent / "settings.json").write_text(json.dumps(settings))
-    node.run("write_page.mjs", *map(str, (node.modules(), folder, folder.parent / "settings.json")))
-    return folder
+    return write_page(model, tmp_path_factory.mktemp("page"))
 
 
 def look(url, tmp_path, *steps, **options):
@@ -309,6 +318,49 @@ def test_targets_motion_keys_and_overflow(written, tmp_path):
         assert "version" in network
     (moving,) = look(written, tmp_path, ("eval", "document.getAnimations().length"), still=False)
     assert moving > 0
+
+
+def test_bytes_and_licences(written):
+    """Of `fast` with its weights in float32."""
+    assert (written / "digits.html").stat().st_size <= 650_000
+    assert (written / "tf.min.js").stat().st_size <= 450_000
+    for text in ((written / name).read_text() for name in ("THIRD_PARTY.txt", "digits.html")):
+        for words in ("tfjs-core 4.22.0: Apache-2.0", "Google LLC", "Apache License", "David Bau"):
+            assert words in text
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_light_library_holds_what_the_recipes_need(tmp_path, recipe):
+    folder = write_page(build(RECIPES[recipe]), tmp_path / "page")
+    assert (folder / "tf.min.js").stat().st_size <= 450_000
+    (answer,) = look(folder, tmp_path, ("eval", "reader.read([new Float32Array(784)])[0].shares"))
+    assert len(answer) == 10
+    with served(folder) as address:
+        assert look(address, tmp_path, ("data", "#answer"))[0]["backend"] == "wasm"
+
+
+def test_another_model_has_the_whole_library(tmp_path):
+    layers = keras.layers
+    other = [
+        layers.Input((28, 28, 1)),
+        layers.Flatten(),
+        layers.Dense(10, "tanh"),
+        layers.Softmax(),
+    ]
+    folder = write_page(keras.Sequential(other), tmp_path / "page")
+    assert (folder / "tf.min.js").stat().st_size > 1_000_000
+    (answer,) = look(folder, tmp_path, ("eval", "reader.read([new Float32Array(784)])[0].shares"))
+    assert answer == pytest.approx([0.1] * 10)
+
+
+@contextmanager
+def served(folder):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 def test_serve_says_what_a_folder_without_a_page_holds(tmp_path, capsys):

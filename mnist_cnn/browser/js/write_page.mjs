@@ -8,13 +8,9 @@ import {createHash} from 'node:crypto';
 import {copyFileSync, readFileSync, writeFileSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import {fileURLToPath} from 'node:url';
+import {library, minified} from './bundle.mjs';
 
-const LIBRARIES = {
-  'tf.min.js': 'tfjs/dist/tf.es2017.min.js',
-  'tf-backend-wasm.min.js': 'tfjs-backend-wasm/dist/tf-backend-wasm.es2017.min.js',
-  'tfjs-backend-wasm.wasm': 'tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm',
-  'tfjs-backend-wasm-simd.wasm': 'tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm',
-};
+const BINARIES = ['tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm'];
 // In this order.
 const OWN = ['prepare', 'numbers', 'reading', 'ink', 'view', 'tell', 'page'].map((n) => `${n}.js`);
 const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
@@ -22,8 +18,8 @@ const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 
 const [modules, folder, settingsFile] = process.argv.slice(2);
 const page = join(dirname(fileURLToPath(import.meta.url)), '../static');
 const read = (name) => readFileSync(join(folder, name), 'utf8').replaceAll('\r\n', '\n');
-for (const [name, path] of Object.entries(LIBRARIES)) {
-  copyFileSync(join(modules, 'node_modules/@tensorflow', path), join(folder, name));
+for (const name of BINARIES) {
+  copyFileSync(join(modules, 'node_modules/@tensorflow/tfjs-backend-wasm/dist', name), join(folder, name));
 }
 for (const name of ['style.css', ...OWN]) copyFileSync(join(page, name), join(folder, name));
 
@@ -37,23 +33,30 @@ function write(name, filled) {
 // No "<", or a model's metadata could end the element.
 const json = (value) => JSON.stringify(value).replaceAll('<', '\\u003c');
 
-const scripts = ['tf.min.js', 'tf-backend-wasm.min.js', ...OWN];
+const paths = model.weightsManifest.flatMap((group) => group.paths);
+const shards = Buffer.concat(paths.map((path) => readFileSync(join(folder, path))));
+const weights = new Uint8Array(shards).buffer;
+const {served, single, notices} = await library(modules, model, weights, settings.adapter.shape);
+writeFileSync(join(folder, 'tf.min.js'), served);
+writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
+
+const scripts = ['tf.min.js', ...OWN];
 write('index.html', {
   csp: `${POLICY}script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'`,
   style: '<link rel="stylesheet" href="style.css">',
   settings: json(settings),
-  scripts: scripts.map((name) => `<script src="${name}"></script>`).join('\n'),
+  scripts: scripts.map((name) => `<script src="${name}" defer></script>`).join('\n'),
 });
 
 // A file cannot fetch WebAssembly: digits.html computes in plain JavaScript.
-const inline = ['tf.min.js', ...OWN].map((name) => read(name).replaceAll('</script', '<\\/script'));
-const style = read('style.css');
+const own = OWN.map((name) => minified(modules, read(name), 'js'));
+const inline = [single, ...own].map((code) => code.replaceAll('</script', '<\\/script'));
+const style = minified(modules, read('style.css'), 'css');
 const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
-const paths = model.weightsManifest.flatMap((group) => group.paths);
-const data = Buffer.concat(paths.map((path) => readFileSync(join(folder, path)))).toString('base64');
 write('digits.html', {
   csp: `${POLICY}script-src ${inline.map(hash).join(' ')}; style-src ${hash(style)}`,
   style: `<style>${style}</style>`,
-  settings: json({...settings, model: {...model, data}}),
-  scripts: inline.map((script) => `<script>${script}</script>`).join('\n'),
+  settings: json({...settings, model: {...model, data: shards.toString('base64')}}),
+  scripts: inline.map((script) => `<script>${script}</script>`).join('\n')
+    + `\n<!--\n${notices.replaceAll('--', '- -')}\n-->`,
 });

@@ -16,6 +16,9 @@
  * @property {Embedded} [model] all of it, in digits.html
  */
 
+// WebAssembly's kernels that are wrong: of negative numbers the largest is 0, strides are mixed up.
+const WRONG = ['MaxPool3D', 'Conv3DBackpropInputV2'];
+
 class Reader {
   /** @param {Settings} settings */
   constructor(settings) {
@@ -25,14 +28,31 @@ class Reader {
     this.backend = '';
   }
 
+  /** With the first back end that answers. */
   async load() {
     const {model, format, adapter} = this.settings;
-    this.backend = await chooseBackend();
     const source = model ? embedded(model) : 'model.json';
-    const graph = format === 'graph-model';
-    const loaded = await (graph ? tf.loadGraphModel(source) : tf.loadLayersModel(source));
-    tf.tidy(() => loaded.predict(tf.zeros([1, ...adapter.shape])).dataSync()); // compiles
-    this.model = loaded;
+    const load = format === 'graph-model' ? tf.loadGraphModel : tf.loadLayersModel;
+    const wanted = new URLSearchParams(location.search).get('backend');
+    if (tf.wasm) tf.wasm.setWasmPaths(new URL('./', location.href).href);
+    for (const kernel of tf.getKernel ? WRONG : []) {
+      if (tf.getKernel(kernel, 'wasm')) tf.unregisterKernel(kernel, 'wasm');
+    }
+    // WebAssembly answers at once; WebGL compiles for seconds first, for a network this small.
+    let reason = new Error(`The back end ${wanted} does not work in this browser.`);
+    for (const name of wanted ? [wanted] : ['wasm', 'cpu']) {
+      try {
+        if (!tf.findBackendFactory(name) || !await tf.setBackend(name)) continue;
+        this.backend = name;
+        const loaded = await load(source);
+        ask(loaded, tf.zeros([1, ...adapter.shape])); // compiles
+        this.model = loaded;
+        return;
+      } catch (error) {
+        reason = /** @type {Error} */ (error); // the next one may do
+      }
+    }
+    throw reason;
   }
 
   /** @param {Float32Array[]} pictures 28 × 28 each, in 0..1 @returns {Answer[]} */
@@ -42,8 +62,7 @@ class Reader {
     const values = new Float32Array(pictures.length * size);
     pictures.forEach((picture, i) =>
       values.set(picture.map((value) => low + value * (high - low)), i * size));
-    const raw = tf.tidy(() =>
-      this.model.predict(tf.tensor(values, [pictures.length, ...shape])).dataSync());
+    const raw = ask(this.model, tf.tensor(values, [pictures.length, ...shape]));
     return pictures.map((_, i) => this.judged(this.calibrated([...raw.slice(10 * i, 10 * i + 10)])));
   }
 
@@ -69,16 +88,15 @@ class Reader {
   }
 }
 
-async function chooseBackend() {
-  const wanted = new URLSearchParams(location.search).get('backend');
-  if (tf.wasm) tf.wasm.setWasmPaths(new URL('./', location.href).href);
-  // WebAssembly answers at once; WebGL compiles for seconds first, for a network this small.
-  for (const name of wanted ? [wanted] : ['wasm', 'cpu']) {
-    try {
-      if (tf.findBackendFactory(name) && await tf.setBackend(name)) return name;
-    } catch (error) { /* the next one */ }
-  }
-  throw new Error(`The back end ${wanted} does not work in this browser.`);
+/** @param {any} model @param {any} inputs disposed of @returns {Float32Array} */
+function ask(model, inputs) {
+  const answers = tf.tidy(() => {
+    // Of a layers model predict takes four times as long: it cuts batches, and joins them again.
+    const outputs = model.predictOnBatch ? model.predictOnBatch(inputs) : model.predict(inputs);
+    return outputs.dataSync();
+  });
+  inputs.dispose();
+  return answers;
 }
 
 /** @param {Embedded} model */
