@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from mnist_cnn.browser import drawings as recordings
 from mnist_cnn.evaluation import certainty, metrics, plots, robustness
 from mnist_cnn.evaluation.model_card import model_card
+from mnist_cnn.learning.adapter import fits, fitted
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, load_test, load_training
 from mnist_cnn.learning.model import predict
@@ -45,9 +47,8 @@ def evaluate(
         ref = registry.find(model)
         name_run(f"evaluate {ref.short}")
         dataset = dataset or ref.tags.get("dataset", "mnist")
-        network = registry.load(ref)
-        _refuse_other_shapes(network, model)
         test, training = load_test(dataset), load_training(dataset)
+        network = _as_ours(registry.load(ref), ref, training.validation)
 
         print(f"Evaluating {ref}: validation images", end="", flush=True)
         validation = training.validation.y, predict(network, training.validation.x)
@@ -195,9 +196,19 @@ def _log_summary(
     )
 
 
-def _refuse_other_shapes(network: keras.Model, model: str) -> None:
-    if network.input_shape != (None, 28, 28, 1) or network.output_shape != (None, 10):
+def _as_ours(network: Any, ref: registry.ModelRef, validation: Split) -> Any:
+    """A digit model of any maker as this project's. Raises UserError for other shapes."""
+    if not fits(network):
+        inputs, outputs = ([t.shape for t in e or ()] for e in (network.inputs, network.outputs))
         raise UserError(
-            f"model={model} maps {network.input_shape} to {network.output_shape}; "
-            "evaluate needs (None, 28, 28, 1) to (None, 10)."
+            f"model={ref.uri} maps {inputs} to {outputs}; allowed are (None, 28, 28, 1), "
+            "(None, 28, 28) or (None, 784) to (None, 10)."
         )
+    if "recipe" in ref.tags:
+        return network
+    adapter = fitted(network, validation)
+    print(
+        f"Given pixels from {adapter.low:g} to {adapter.high:g}, with outputs taken for "
+        f"{adapter.output}, it reads {adapter.accuracy:.0%} of some validation images."
+    )
+    return adapter.as_ours(network)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mnist_cnn.learning.backend import keras, legacy_keras, tf
 from mnist_cnn.learning.data import Split
 
 SHAPES = ((28, 28, 1), (28, 28), (784,))
@@ -37,10 +38,24 @@ class Adapter:
             outputs = np.exp(outputs - outputs.max(1, keepdims=True))
         return (outputs / np.maximum(outputs.sum(1, keepdims=True), 1e-12)).astype(np.float32)
 
+    def as_ours(self, network: Any) -> Any:
+        """`network` as a model of images (n, 28, 28, 1) in [0, 1] to probabilities (n, 10)."""
+        library = keras if isinstance(network, keras.Model) else legacy_keras()
+        layers = library.layers
+        before = [layers.Rescaling(self.high - self.low, self.low), layers.Reshape(self.shape)]
+        after = {
+            "probabilities": [],
+            "logits": [layers.Softmax()],
+            "sigmoids": [layers.Lambda(lambda x: x / tf.reduce_sum(x, axis=1, keepdims=True))],
+        }[self.output]
+        return library.Sequential([library.Input((28, 28, 1)), *before, network, *after])
+
 
 def fits(network: Any) -> bool:
     """Whether a model is from one image of 28 x 28 to ten numbers."""
-    inputs, outputs = ([tuple(t.shape[1:]) for t in e] for e in (network.inputs, network.outputs))
+    inputs, outputs = (
+        [tuple(t.shape[1:]) for t in e or ()] for e in (network.inputs, network.outputs)
+    )
     return len(inputs) == 1 and inputs[0] in SHAPES and outputs == [(10,)]
 
 
