@@ -1,4 +1,4 @@
-"""Digit models of other makers: other ranges, shapes and outputs are evaluated as they are meant."""
+"""Digit models of other makers: other ranges, shapes and outputs are found, and evaluated."""
 
 from dataclasses import replace
 
