@@ -63,13 +63,13 @@ def lowered(model: Any) -> Any:
         if is_model(layer):
             return lowered(layer)
         lower = LOWERED.get(type(layer).__name__)
-        found = lower(own.layers, layer) if lower and len(layer._inbound_nodes) == 1 else None
+        found = lower(own.layers, layer) if lower and layer in once(model) else None
         if found is None:
             return layer
         stack, weights = found
         for number, part in enumerate(stack):
             _set_name(part, f"{layer.name}_{number}")
-        shape = layer.input.shape[1:]
+        shape = input_shape(layer)[1:]
         built = own.Sequential([own.Input(shape, dtype="float32"), *stack], name=layer.name)
         built.set_weights(weights)
         return built
@@ -93,13 +93,25 @@ def leaves(model: Any) -> Iterator[Any]:
         yield from leaves(layer) if is_model(layer) else (layer,)
 
 
+def once(model: Any) -> list[Any]:
+    """The layers that a model calls once; a Sequential that was loaded has older calls too."""
+    every = type(model).__name__ == "Sequential"
+    return [layer for layer in model.layers if every or len(layer._inbound_nodes) == 1]
+
+
+def input_shape(layer: Any) -> tuple[Any, ...]:
+    """Shape of the first input of the last call of a layer."""
+    tensor = layer._inbound_nodes[-1].input_tensors
+    return tuple((tensor[0] if isinstance(tensor, list | tuple) else tensor).shape)
+
+
 def _set_name(layer: Any, name: str) -> None:
     setattr(layer, "name" if isinstance(layer, keras.Layer) else "_name", name)
 
 
 def _resizing(layers: Any, layer: Any) -> Stack | None:
     """One matrix for the rows and one for the columns, found by what the layer does to images."""
-    _, height, width, channels = layer.input.shape
+    _, height, width, channels = input_shape(layer)
     nearest = type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
     if nearest or layer.data_format != "channels_last" or None in (height, width):
         return None
@@ -114,7 +126,7 @@ def _resizing(layers: Any, layer: Any) -> Stack | None:
 
 def _category_encoding(layers: Any, layer: Any) -> Stack | None:
     """An embedding that gives each index a one of its own, and how those of an example join."""
-    count, (_, *rest) = layer.num_tokens, layer.input.shape
+    count, (_, *rest) = layer.num_tokens, input_shape(layer)
     if len(rest) != 1 or (layer.output_mode == "count" and rest[0] is None):
         return None
     stack = [layers.Embedding(count, count)]
@@ -129,7 +141,7 @@ def _category_encoding(layers: Any, layer: Any) -> Stack | None:
 
 def _normalization(layers: Any, layer: Any) -> Stack | None:
     """With the mean and variance of its last axis, from adapt() or given."""
-    size = layer.input.shape[-1]
+    size = input_shape(layer)[-1]
     flat = [np.asarray(value).squeeze() for value in (layer.mean, layer.variance)]
     if layer.invert or size is None or any(value.shape not in ((), (size,)) for value in flat):
         return None

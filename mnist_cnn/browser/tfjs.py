@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import node
-from mnist_cnn.browser.keras2 import is_model, leaves, topology
+from mnist_cnn.browser.keras2 import input_shape, is_model, leaves, topology
 from mnist_cnn.browser.output_folder import digest
 from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
@@ -145,7 +145,7 @@ def _unroll(model: keras.Model) -> None:
     """TensorFlow.js frees what a loop collects before it is read: no loop where that is needed."""
     for layer in leaves(model):
         parts = [getattr(layer, name, layer) for name in ("forward_layer", "backward_layer")]
-        if getattr(parts[0], "return_sequences", False) and None not in layer.input.shape[1:]:
+        if getattr(parts[0], "return_sequences", False) and None not in input_shape(layer)[1:]:
             for part in parts:
                 part.unroll = True
 
