@@ -62,7 +62,7 @@ def outputs(structure):
 
 image, sequence, volume = on(IMAGE), on(SEQUENCE), on(VOLUME)
 indices = on((6,))
-KEEPDIMS, GRAPH = "keepdims=True", FORMATS[1]
+GRAPH = FORMATS[1]
 
 # name: (model, words of the refusal as layers or "", words of the refusal as a graph or "")
 TABLE = {
@@ -113,7 +113,7 @@ TABLE = {
     "GlobalMaxPooling2D": (lambda: image(L.GlobalMaxPooling2D()), "", ""),
     "GlobalMaxPooling2D, keepdims": (
         lambda: image(L.GlobalMaxPooling2D(keepdims=True)),
-        KEEPDIMS,
+        "",
         "",
     ),
     "GlobalAveragePooling1D": (lambda: sequence(L.GlobalAveragePooling1D()), "", ""),

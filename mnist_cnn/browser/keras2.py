@@ -3,8 +3,8 @@
 TensorFlow.js 4.22 registers Resizing, CenterCrop and CategoryEncoding, but in a model the first
 fails on every input, and the others overwrite the shape of what goes in; UpSampling2D it does in
 another way than Keras, unless it is by the nearest. They are put as other layers of the same
-effect; so is Normalization, which it does not have. What else it lacks, ignores or does in another
-way is left to the proof, which names it.
+effect; so are Normalization, which it does not have, and global pooling with keepdims. What else it
+lacks, ignores or does in another way is left to the proof, which names it.
 """
 
 import json
@@ -150,12 +150,22 @@ def _normalization(layers: Any, layer: Any) -> Stack | None:
     return stack, [np.broadcast_to(value, (size,)) for value in flat]
 
 
+def _pooling(layers: Any, layer: Any) -> Stack | None:
+    """TensorFlow.js takes no notice of keepdims."""
+    if not layer.keepdims:
+        return None
+    pooled = type(layer)(data_format=layer.data_format)
+    return [pooled, layers.Reshape(layer.output.shape[1:])], []
+
+
 LOWERED: dict[str, Callable[[Any, Any], Stack | None]] = {
     "Resizing": _resizing,
     "CenterCrop": _resizing,
     "UpSampling2D": _resizing,
     "CategoryEncoding": _category_encoding,
     "Normalization": _normalization,
+    "GlobalAveragePooling2D": _pooling,
+    "GlobalMaxPooling2D": _pooling,
 }
 
 

@@ -156,11 +156,12 @@ def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Except
     if not reason.startswith("Unsupported Ops"):
         return error
     operations = function.get_concrete_function().graph.get_operations()
-    scopes = [one.name.split("/") for one in operations if one.type in kinds.split(", ")]
-    parts = [re.sub(r"_\d+$", "", part) for part in (scopes or [[]])[0]]
-    found = [repr(x.name) for x in leaves(model) if re.sub(r"_\d+$", "", x.name) in parts]
-    layer = f"layer {found[0]}" if found else "the model"
-    return UserError(f"{layer} needs {kinds.strip()}, which TensorFlow.js does not have.")
+    found = [(one.type, one.name) for one in operations if one.type in kinds.split(", ")]
+    kind, name = found[0] if found else (kinds.strip(), "")
+    parts = [re.sub(r"_\d+$", "", part) for part in name.split("/")]
+    layers = [repr(x.name) for x in leaves(model) if re.sub(r"_\d+$", "", x.name) in parts]
+    layer = f"layer {layers[0]}" if layers else "the model"
+    return UserError(f"{layer} needs {kind}, which TensorFlow.js does not have.")
 
 
 def _tensorflowjs(name: str) -> ModuleType:
