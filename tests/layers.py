@@ -171,7 +171,7 @@ TABLE = {
             )
         ),
         "",
-        "Erfc",
+        "Softsign",
     ),
     "Activation, hard_sigmoid": (
         lambda: image(L.Activation("hard_sigmoid")),
