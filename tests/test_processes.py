@@ -11,8 +11,15 @@ import pytest
 
 from mnist_cnn.learning import processes
 from mnist_cnn.learning.processes import run_workers
+from mnist_cnn.tracking import runs
 from tests.conftest import ROOT, wait_for
 from tests.worker_targets import interrupt_parent, write_threads
+
+
+def test_cores_are_counted_where_no_process_can_be_held_on_some(monkeypatch):
+    assert runs.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert runs.cores() == os.cpu_count()
 
 
 def test_each_worker_has_its_share_of_the_cores_and_its_exit_code_comes_back(tmp_path):
