@@ -363,6 +363,11 @@ def served(folder):
         thread.join()
 
 
+def test_types_of_the_page():
+    tsc = node.modules(ROOT / "tests" / "js") / "node_modules/typescript/bin/tsc"
+    assert node.run(tsc, "-p", str(ROOT / "tests" / "js")) == ""
+
+
 def test_serve_says_what_a_folder_without_a_page_holds(tmp_path, capsys):
     assert cli.run(["serve", "--output", str(tmp_path)]) == 1
     assert "first: mlflow run . -e convert" in capsys.readouterr().err

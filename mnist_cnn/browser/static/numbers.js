@@ -136,5 +136,3 @@ function belong(digit, stroke, height, reads) {
   const shared = Math.max(-1, Math.min(1, overlap(digit, stroke, height)));
   return 4.5 * shared - 8 * right - 2 * one - 4.7 * other + 3.2 * both + 0.7 > 0;
 }
-
-if (typeof module === 'object') module.exports = {split};
