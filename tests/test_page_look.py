@@ -363,6 +363,16 @@ def served(folder):
         thread.join()
 
 
+@pytest.mark.parametrize("options", [{}, {"dark": True}, PHONE], ids=["light", "dark", "phone"])
+def test_axe_finds_nothing(written, tmp_path, options):
+    axe = node.modules(ROOT / "tests" / "js") / "node_modules/axe-core/axe.min.js"
+    found = ("eval", "axe.run().then(({violations}) => violations.map(({id}) => id))")
+    steps = [("script", str(axe)), found, ("draw", lines(THREE)), ("click", "summary"), found]
+    steps += [("click", "label:has([value=number])"), ("draw", lines(THREE)), found]
+    told = look(written, tmp_path, *steps, **options)
+    assert [told[1], told[4], told[7]] == [[], [], []]
+
+
 def test_types_of_the_page():
     tsc = node.modules(ROOT / "tests" / "js") / "node_modules/typescript/bin/tsc"
     assert node.run(tsc, "-p", str(ROOT / "tests" / "js")) == ""
