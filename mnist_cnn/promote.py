@@ -153,7 +153,7 @@ def _set_champion(ref: ModelRef, by: str) -> None:
     if not table:
         about = f"{about}\n\n{ABOUT}".lstrip()
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    rows = [*table.splitlines(), f"| {now} | {ref.version} | {by} |"][-50:]
+    rows = [*table.splitlines(), f"| {now}&nbsp; | {ref.version} | {by} |"][-50:]
     client.update_registered_model(NAME, about + SINCE + "\n".join(rows) + "\n")
 
 

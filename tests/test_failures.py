@@ -1,8 +1,10 @@
 """Stores and servers that cannot be used: each is told in one true sentence, at once."""
 
 import json
+import sqlite3
 import threading
 import urllib.request
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
@@ -56,6 +58,18 @@ def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, c
     assert line.startswith("mnist_cnn train: the tracking store postgresql://me:***@127.0.0.1:9/x")
     assert "refused" in line
     assert "secret" not in line
+
+
+@pytest.mark.slow
+def test_a_database_that_another_process_holds_is_one_sentence(store, capsys):
+    """Slow: MLflow waits 20 seconds for SQLite, and has no setting for it."""
+    with closing(sqlite3.connect(store / "held.db")) as other:
+        other.execute("CREATE TABLE some (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        with tracking_uri(f"sqlite:///{store}/held.db"):
+            line = told(VERBS["train"], capsys)
+    assert "cannot be used: " in line
+    assert "database is locked." in line
 
 
 ANSWERS = {

@@ -46,5 +46,8 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    rows = [frame.columns, ["---"] * len(frame.columns), *frame.round(4).map(str).to_numpy()]
+    texts = frame.map(lambda value: f"{value:.4f}" if isinstance(value, float) else str(value))
+    # MLflow's page sets no space between columns.
+    heads = [f"&nbsp; {name}" for name in frame.columns]
+    rows = [heads, ["---:"] * len(heads), *texts.to_numpy()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
