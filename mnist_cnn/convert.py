@@ -39,8 +39,7 @@ def convert(
     """Convert `model`, prove it and put the files into `output`; `options`: those of tfjs.write."""
     settings: dict[str, Any] = {"quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
     settings |= {"model": model, "output": output, "inputs": inputs, "drawings": drawings}
-    given = {name: value for name, value in settings.items() if value is not None}
-    with tracked("convert", **options, **given):
+    with tracked("convert", **options, **settings):
         started = time.perf_counter()
         output_folder.check(output)
         recorded = recordings.read(drawings)
@@ -68,15 +67,13 @@ def convert(
         registry.log_metrics(source, figures)
         registry.tag(source, tfjs_agreement=f"{figures['tfjs_agreement']:.6g}")
         target = Path(output).absolute()
-        width = "float32" if best == "none" else best
+        width = best.replace("none", "float32")
         told = f"{source}: {width} files, proven in TensorFlow.js, are in {target}."
         if "drawn_accuracy" in figures:
             told += f"\n{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly."
         describe_run(told.replace("\n", "\n\n"))
     print(tried.rename(columns=lambda name: name.removeprefix("tfjs_")).to_string())
-    if reduced:
-        print("Its mixed or reduced precision was set aside: it is compared in float32.")
-    print(told)
+    print(("It was compared in float32, not in its lower precision.\n" if reduced else "") + told)
     if "drawn_accuracy" in figures:
         print(f"Draw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve")
 

@@ -63,7 +63,7 @@ def test_scaling_over_images_and_threads(store, small):
 def test_fewer_threads_are_refused_where_a_process_cannot_be_held_on_cores(
     store, small, monkeypatch, capsys
 ):
-    monkeypatch.setattr(benchmark, "cores", lambda: 2)
+    monkeypatch.setattr(benchmark.runs, "cores", lambda: 2)
     monkeypatch.delattr("os.sched_setaffinity", raising=False)
     command = ["benchmark", "--recipes", "fast", "--seeds", "1", "--dataset", str(small)]
     assert cli.run([*command, "--threads", "1,2"]) == 1
