@@ -1,8 +1,5 @@
 """Real training, shrunken: it learns, it repeats itself bit for bit, it is the published loop."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import mlflow
@@ -19,7 +16,6 @@ from mnist_cnn.learning.model import build, predict, scaled
 from mnist_cnn.learning.muon import Muon, orthogonalized
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
-from tests.conftest import environment
 
 
 @pytest.fixture(scope="module")
@@ -50,34 +46,6 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights_bit_for_bit(training
     assert fitted.train_seconds >= sum(history["epoch_seconds"])
     first, second = ([w.tobytes() for w in f.model.get_weights()] for f in (fitted, again))
     assert first == second
-
-
-WEIGHTS = """
-import hashlib, os, sys
-from dataclasses import replace
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
-from mnist_cnn.learning.data import load_training
-from mnist_cnn.learning.fit import fit
-from mnist_cnn.recipes import RECIPES
-for recipe in RECIPES.values():
-    model = fit(replace(recipe, epochs=1), load_training(sys.argv[1]), 0, quiet=True).model
-    weights = b"".join(weight.tobytes() for weight in model.get_weights())
-    print(recipe.name, hashlib.sha256(weights).hexdigest())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds a process on a core")
-def test_one_core_gives_the_same_weights_as_two(small):
-    told = []
-    for cores in ("1", "2"):
-        command = [sys.executable, "-c", WEIGHTS, small, cores]
-        done = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, check=True
-        )
-        told.append(done.stdout)
-    assert told[0] == told[1]
-    assert told[0].count("\n") == len(RECIPES)
 
 
 def test_another_seed_gives_other_weights(training):
