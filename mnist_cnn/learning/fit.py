@@ -37,7 +37,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
 ) -> Fitted:
-    """Train the network of `recipe` from `seed`; the same seed, machine and cores give the same weights.
+    """Train the network of `recipe`; the same seed, machine and cores give the same weights.
 
     The metrics per epoch are those of `compile`, their `val_` forms, `learning_rate` as it
     stands after the epoch, and `epoch_seconds` (validation included). Raises Diverged.
