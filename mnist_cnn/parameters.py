@@ -21,12 +21,7 @@ class WrongParameter(UserError):
 class ValueType(click.ParamType):
     """A type of value: `allowed` in words; `parse` and then `accepts` decide, or raise."""
 
-    def __init__(
-        self,
-        allowed: str,
-        parse: Callable[[str], Any],
-        accepts: Callable[[Any], bool] = lambda value: True,
-    ) -> None:
+    def __init__(self, allowed: str, parse: Callable, accepts: Callable | None = None) -> None:
         self.name = self.allowed = allowed
         self._parse, self._accepts = parse, accepts
 
@@ -34,7 +29,7 @@ class ValueType(click.ParamType):
         """Value of `text`. Raises ValueError for what is not allowed."""
         try:
             value = self._parse(text)
-            if self._accepts(value):
+            if self._accepts is None or self._accepts(value):
                 return value
         except (KeyError, OverflowError, RuntimeError):  # RuntimeError: ~ of an unknown user
             pass
@@ -67,15 +62,6 @@ def wholes(low: int, high: int, of: str) -> ValueType:
     """A comma list of whole numbers, each from `low` to `high`; `of` says what they are."""
     words = f"a comma list of whole numbers from {low} to {high}, {of}"
     return ValueType(words, lambda text: tuple(map(whole(low, high).parse, text.split(","))))
-
-
-def interval(low: float, high: float) -> ValueType:
-    """Two numbers LOW,HIGH with low < LOW < HIGH <= high."""
-    return ValueType(
-        f"two numbers LOW,HIGH, rising, above {low:g} and up to {high:g}",
-        lambda text: tuple(map(number(low, high, above=True).parse, text.split(","))),
-        lambda ends: len(ends) == 2 and ends[0] < ends[1],
-    )
 
 
 def one_of(*names: str) -> ValueType:
@@ -113,6 +99,13 @@ def _model(text: str) -> str:
 
 TEXT = ValueType("any text", str)
 PATH = ValueType("a path", _path)
+FORMATS = one_of("tfjs_layers_model", "tfjs_graph_model")
+WIDTHS = one_of("none", "float16", "uint16", "uint8", "auto")
+RATES = ValueType(
+    "two numbers LOW,HIGH, rising, above 0 and up to 10",
+    lambda text: tuple(map(number(0, 10, above=True).parse, text.split(","))),
+    lambda ends: len(ends) == 2 and ends[0] < ends[1],
+)
 BOOLEAN = ValueType("true or false", lambda text: {"true": True, "false": False}[text.lower()])
 DRAWINGS = file_of(".json")
 FILTERS = wholes(1, 1024, "one per convolution")

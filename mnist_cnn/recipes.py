@@ -153,20 +153,17 @@ def _side_by_side(text: str) -> dict[str, Recipe | None]:
     found: dict[str, Recipe | None] = {}
     for part in text.split(","):
         name, *overrides = part.split(":")
-        if name not in {*RECIPES, "bare"} or (name == "bare" and overrides):
-            raise ValueError
-        changes = {}
-        for key, value in (setting.split("=") for setting in overrides):
-            if key not in HYPERPARAMETERS:
-                raise WrongParameter(f"{part!r} sets no one of {', '.join(HYPERPARAMETERS)}.")
-            # A comma separates recipes, so the filters of one are joined by a plus.
-            changes[key] = HYPERPARAMETERS[key].type.read(key, value.replace("+", ","))
-        found[part] = customised(RECIPES[name], changes) if name in RECIPES else None
+        # A comma separates recipes, so the filters of one are joined by a plus.
+        changes = {
+            key: HYPERPARAMETERS[key].type.read(key, value.replace("+", ","))
+            for key, value in (setting.split("=") for setting in overrides)
+        }
+        found[part] = None if part == "bare" else customised(RECIPES[name], changes)
     return found
 
 
 SIDE_BY_SIDE = ValueType(
-    f"a comma list of {', '.join(RECIPES)} and bare (classic in plain Keras), each with overrides "
-    "if wanted: fast:epochs=3:filters=8+16+16",
+    f"a comma list of {', '.join(RECIPES)} and bare (classic in plain Keras), each with "
+    "hyperparameters if wanted: fast:epochs=3:filters=8+16+16",
     _side_by_side,
 )
