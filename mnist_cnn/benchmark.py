@@ -8,8 +8,6 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -30,85 +28,59 @@ from mnist_cnn.tracking import runs
 CASE = ["seed", "images", "threads", "recipe"]  # what a measurement is of
 
 
-def benchmark(
-    recipes: dict[str, Recipe | None],
-    seeds: tuple[int, ...],
-    images: tuple[int, ...],
-    threads: tuple[int, ...],
-    dataset: str,
-) -> None:
+def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int, ...]) -> None:
     """Measure every recipe with every seed; None is the control, classic in bare Keras.
 
-    Of each also the scaling: with so many training `images` (0: all) and `threads` (0: all cores).
+    `axes`: `seeds`, and the numbers of training `images` (0: all) and `threads` (0: all cores).
     All recipes are trained with one seed before the next, so that a slow hour meets them all.
     """
-    settings = {"seeds": seeds, "images": images, "threads": threads, "dataset": dataset}
+    settings = {"recipes": ",".join(recipes), "dataset": dataset, **axes}
     # What is resumed must be the same: recipes as they are defined today, data, machine, versions.
-    what = (recipes, images, threads, dataset, runs.environment())
+    what = (recipes, dataset, axes, runs.environment())
     definition = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    with runs.tracked("benchmark", definition=definition, recipes=",".join(recipes), **settings):
+    with runs.tracked("benchmark", definition=definition, **settings, **runs.environment()):
         runs.name_run(f"benchmark {','.join(recipes)}")
-        runs.log_params(runs.environment())
         training, test = load_training(dataset), load_test(dataset)
-        images = tuple(size or len(training.train) for size in images)
-        threads = tuple(count or runs.cores() for count in threads)
-        if max(images) > len(training.train) or max(threads) > runs.cores():
-            raise UserError(
-                f"images={max(images)}, threads={max(threads)}: there are {len(training.train)} "
-                f"training images and {runs.cores()} cores."
-            )
-        # TensorFlow sizes its threads by the cores it finds now, before `_only` hides some.
+        every, cores = len(training.train), runs.cores()
+        images = [size or every for size in axes["images"]]
+        threads = [count or cores for count in axes["threads"]]
+        if max(images) > every:
+            raise UserError(f"images={max(images)}: there are {every} training images.")
+        if max(threads) > cores:
+            raise UserError(f"threads={max(threads)}: there are {cores} cores.")
+        usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+        if min(threads) < cores and not usable:
+            raise UserError(f"threads={min(threads)}: only Linux can use a part; give 0.")
+        # TensorFlow sizes its threads by the cores it finds now, before `_hold` hides some.
         tf.config.list_logical_devices()
         rows = _unfinished(definition)
         known = {tuple(row[name] for name in CASE) for row in rows}
         if known:
             print(f"Going on after {len(known)} measurements of an earlier run.")
-        for case in product(seeds, images, threads, recipes):
+        for case in product(axes["seeds"], images, threads, recipes):
             if case in known:
                 continue
             seed, size, count, name = case
             part = replace(training, train=Split(training.train.x[:size], training.train.y[:size]))
-            with _only(count):
-                found = measure(recipes[name], seed, part, test)
+            _hold(usable[:count])
+            found = measure(recipes[name], seed, part, test)
+            _hold(usable)
             rows.append(dict(zip(CASE, case, strict=True)) | found)
-            print(
-                f"{name}, {size:,} images, {count} threads, seed {seed}: "
-                f"{found['train_seconds']:.1f} s of fit, val_accuracy {found['val_accuracy']:.4f}",
-                flush=True,
-            )
+            told = f"{name}, {size:,} images, {count} threads, seed {seed}: "
+            told += f"{found['train_seconds']:.1f} s of fit"
+            print(f"{told}, val_accuracy {found['val_accuracy']:.4f}", flush=True)
             mlflow.log_text(pd.DataFrame(rows).to_csv(index=False), "results.csv")
         _report(pd.DataFrame(rows))
 
 
-@contextmanager
-def _only(count: int) -> Iterator[None]:
-    """Hold every thread of this process on its first `count` cores; fewer than all on Linux."""
-    if count == runs.cores():
-        yield
-        return
-    if not hasattr(os, "sched_setaffinity"):
-        raise UserError(
-            f"threads={count}: only Linux can hold a process on some of its {runs.cores()} cores; "
-            "allowed here is 0."
-        )
-    every = os.sched_getaffinity(0)
-
-    def hold(where: set[int]) -> None:
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(thread), where)
-
-    hold(set(sorted(every)[:count]))
-    try:
-        yield
-    finally:
-        hold(every)
+def _hold(cores: list[int]) -> None:
+    """Hold every thread of this process on these cores; none: the system cannot."""
+    for thread in os.listdir("/proc/self/task") if cores else ():
+        os.sched_setaffinity(int(thread), cores)
 
 
 def measure(recipe: Recipe | None, seed: int, training: Training, test: Split) -> dict[str, Any]:
-    """Train with `seed` and predict the test images, once warm; None is `bare_classic`.
-
-    Seconds of fit and of the test images, and the accuracies.
-    """
+    """Seconds and accuracies of a fit (None: `bare_classic`) and of the test images, once warm."""
     fitted = fit(recipe, training, seed) if recipe else bare_classic(training, seed)
     answer = predict if recipe else lambda model, x: model.predict(scaled(x), verbose=0)
     answer(fitted.model, test.x)  # the first call traces
@@ -143,18 +115,13 @@ def _report(rows: pd.DataFrame) -> None:
     if rows[["images", "threads"]].nunique().max() > 1:
         mlflow.log_figure(plots.scaling(rows), "scaling.png")
     means = rows.groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
-    told = []
-    for name, values in means.to_dict("index").items():
-        key = re.sub(r"[^a-z0-9.]", "_", str(name))
-        mlflow.log_metrics({f"{key}/{metric}": value for metric, value in values.items()})
-        accuracy, seconds = values.values()
-        told.append(f"{name} {accuracy:.2%} in {seconds:.1f} s")
+    for name, values in means.iterrows():
+        prefix = re.sub(r"[^a-z0-9.]", "_", str(name))
+        mlflow.log_metrics({f"{prefix}/{metric}": value for metric, value in values.items()})
     about = runs.environment()
-    runs.describe_run(
-        f"Mean test accuracy and seconds of fit, {about['cores']} cores.\n\n{'; '.join(told)}."
-    )
-    print(f"{about['cores']} cores, tensorflow {about['tensorflow']}, keras {about['keras']}:\n")
-    print(table)
+    told = f"{about['cores']} cores, tensorflow {about['tensorflow']}, keras {about['keras']}:\n\n"
+    runs.describe_run(told + table)
+    print(told + table)
 
 
 def as_table(rows: pd.DataFrame) -> str:
@@ -164,40 +131,38 @@ def as_table(rows: pd.DataFrame) -> str:
         sd = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
         return f"{values.mean():.{digits}f}{sd}"
 
-    lines = [
-        "| recipe | parameters | n | test accuracy, % (min to max) | validation, % | fit, s "
-        "| share of time | test images, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
     varied = [name for name in ("images", "threads") if rows[name].nunique() > 1]
-    first = None
+    first, table = None, []
     for case, mine in rows.groupby(["recipe", *varied], sort=False):
-        label = ", ".join([f"`{case[0]}`", *map("{:,} {}".format, case[1:], varied)])
         test, seconds = 100 * mine.test_accuracy, mine.train_seconds
+        ends = f"({test.min():.2f} to {test.max():.2f})"
         first = first or seconds.mean()
         share = seconds.mean() / first
-        lines.append(
-            f"| {label} | {mine.parameter_count.iloc[0]:,} | {len(mine)} | {spread(test)} "
-            f"({test.min():.2f} to {test.max():.2f}) | {spread(100 * mine.val_accuracy)} "
-            f"| {spread(seconds, 1)} | {f'1/{1 / share:.1f}' if share < 0.95 else f'{share:.2f}'} "
-            f"| {spread(mine.predict_seconds)} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells = {
+            "recipe": ", ".join([f"`{case[0]}`", *map("{:,} {}".format, case[1:], varied)]),
+            "parameters": f"{mine.parameter_count.iloc[0]:,}",
+            "n": str(len(mine)),
+            "test accuracy, % (min to max)": f"{spread(test)} {ends}",
+            "validation, %": spread(100 * mine.val_accuracy),
+            "fit, s": spread(seconds, 1),
+            "share of time": f"1/{1 / share:.1f}" if share < 0.95 else f"{share:.2f}",
+            "test images, s": spread(mine.predict_seconds),
+        }
+        table.append(cells.values())
+    lines = [cells, ["---"] * len(cells), *table]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _unfinished(definition: str) -> list[dict]:
     """The rows of the newest run of the same benchmark, if that run did not come to its end."""
     me = runs.active_run().info
-    found = mlflow.search_runs(
-        [me.experiment_id],
-        f"tags.verb = 'benchmark' and params.definition = '{definition}'",
-        output_format="list",
-    )
-    same = next((run.info for run in found if run.info.run_id != me.run_id), None)
-    if same is None or same.status == "FINISHED":
+    same = f"tags.verb = 'benchmark' and params.definition = '{definition}'"
+    found = mlflow.search_runs([me.experiment_id], same, output_format="list")
+    earlier = next((run.info for run in found if run.info.run_id != me.run_id), me)
+    if earlier.status == "FINISHED":
         return []
     try:
-        text = mlflow.artifacts.load_text(f"{same.artifact_uri}/results.csv")
+        text = mlflow.artifacts.load_text(f"{earlier.artifact_uri}/results.csv")
     except (MlflowException, OSError):
         return []
     mlflow.log_text(text, "results.csv")

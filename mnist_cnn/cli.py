@@ -17,13 +17,10 @@ from mnist_cnn.recipes import HYPERPARAMETERS, RECIPES, SIDE_BY_SIDE, as_text, c
 verb_has_begun = False  # until then a signal ends the process at once: __main__.py
 
 
-def _option(
-    name: str, default: str | None, meaning: str, type: ValueType, hidden: bool = False
-) -> click.Option:
+def _option(name: str, default: str | None, of: str, type: ValueType, **how: bool) -> click.Option:
     """`--name value`, with its default as typed (None: decided by the verb)."""
-    help = f"{meaning}{f' (default {default})' if default else ''}: {type.allowed}"
-    value: dict[str, Any] = {"default": default, "metavar": ""}
-    return click.Option([f"--{name}"], type=type, help=help, hidden=hidden, **value)
+    help = f"{of}{f' (default {default})' if default else ''}: {type.allowed}"
+    return click.Option([f"--{name}"], default=default, type=type, help=help, metavar="", **how)
 
 
 def _hyperparameters(names: list[str]) -> str:
@@ -33,7 +30,8 @@ def _hyperparameters(names: list[str]) -> str:
     for name in names:
         values = (as_text(getattr(recipe, name)) for recipe in RECIPES.values())
         lines.append(f"--{name:20}{''.join(f'{value:16}' for value in values)}")
-        lines.append(f"  {HYPERPARAMETERS[name].meaning}: {HYPERPARAMETERS[name].type.allowed}")
+        type, meaning = HYPERPARAMETERS[name]
+        lines.append(f"  {meaning}: {type.allowed}")
     return "\n".join(map(str.rstrip, lines)) if names else ""
 
 
@@ -50,8 +48,7 @@ def _verb(name: str, what: str, *rows: click.Option) -> click.Command:
         verb_has_begun = True
         return action(**values) or 0
 
-    dashes = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --batch-size
-    settings = {"help_option_names": ["--help", "-h"], **dashes}
+    settings = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --batch-size
     return click.Command(name, settings, act, list(rows), what, _hyperparameters(of_recipe), what)
 
 
@@ -59,7 +56,7 @@ _TRAIN = (
     _option("recipe", "fast", "which network, and how it is trained", one_of(*RECIPES)),
     _option("seed", "0", "of every random choice; same seed, same weights", whole(0, 2**31 - 1)),
     _option("dataset", "mnist", "the images", types.DATASET),
-    *(_option(name, None, h.meaning, h.type, hidden=True) for name, h in HYPERPARAMETERS.items()),
+    *(_option(name, None, of, type, hidden=True) for name, (type, of) in HYPERPARAMETERS.items()),
 )
 _TAUGHT = _option("drawings", None, "drawings saved by the page, to learn from too", types.DRAWINGS)
 _MEASURED = _option("drawings", None, "drawings saved by the page, to measure on", types.DRAWINGS)

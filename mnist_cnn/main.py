@@ -4,21 +4,19 @@ from mnist_cnn.convert import convert
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.learning.data import load_test
 from mnist_cnn.recipes import Recipe, hyperparameters
-from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.runs import describe_run, name_run, tracked, ui_address
+from mnist_cnn.tracking import registry, runs
 from mnist_cnn.train import train_version
 
 
 def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> None:
     """The whole life of a model, in a parent run with one nested run a step."""
-    settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset}
-    with tracked("main", **settings, **hyperparameters(recipe)):
-        name_run(f"main {recipe.name} seed {seed}")
+    settings = hyperparameters(recipe) | {"recipe": recipe.name}
+    with runs.tracked("main", seed=seed, dataset=dataset, **settings):
+        runs.name_run(f"main {recipe.name} seed {seed}")
         load_test(dataset)  # refused now, not by evaluate after an hour of training
         version = train_version(recipe, seed, dataset, drawings)
         model = f"models:/{registry.NAME}/{version}"
-        describe_run(f"Version {version}: trained, then evaluated, then converted.")
+        runs.describe_run(f"Version {version}: trained, then evaluated, then converted.")
         evaluate(model, dataset, promote=True)
         convert(model, "out", "none", max_accuracy_loss=0)
-        address = ui_address()
-    print(f"See it all: {address}")
+        print(f"See it all: {runs.ui_address()}")

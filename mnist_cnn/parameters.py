@@ -109,11 +109,7 @@ RATES = ValueType(
 BOOLEAN = ValueType("true or false", lambda text: {"true": True, "false": False}[text.lower()])
 DRAWINGS = file_of(".json")
 FILTERS = wholes(1, 1024, "one per convolution")
-DATASET = ValueType(
-    "mnist, fashion_mnist, a folder with the four IDX files, or an .npz file", _dataset
-)
+DATASET = ValueType("mnist, fashion_mnist, a folder of four IDX files, or an .npz file", _dataset)
 MODEL = ValueType(
-    "a model URI (models:/name@alias, models:/name/version, runs:/id/model) "
-    "or an existing .h5 or .keras file",
-    _model,
+    "a URI (models:/name@alias, models:/name/2, runs:/id/model) or an .h5 or .keras file", _model
 )

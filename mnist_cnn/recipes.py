@@ -4,16 +4,9 @@ Nothing here imports TensorFlow; `mnist_cnn.learning.model` builds what a recipe
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from mnist_cnn.parameters import BOOLEAN, FILTERS, ValueType, WrongParameter, number, one_of, whole
-
-
-class Hyperparameter(NamedTuple):
-    """What a user may set a field of `Recipe` to, and what it means."""
-
-    type: ValueType
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -27,33 +20,22 @@ class Recipe:
     epochs: Annotated[int, whole(1, 1000), "passes over the training images"] = 1
     batch_size: Annotated[int, whole(1, 60_000), "images a step"] = 32
     learning_rate: Annotated[float, number(0, 10, above=True), "step size, or its peak"] = 0.01
-    schedule: Annotated[
-        str,
-        one_of("constant", "one_cycle"),
-        "learning rate over time; one_cycle: a linear rise for a quarter, then a cosine to 0",
-    ] = "constant"
+    schedule: Annotated[str, one_of("constant", "one_cycle"), "of the learning rate"] = "constant"
     optimizer: Annotated[str, one_of("sgd", "muon"), "muon: its steps for the convolutions"] = "sgd"
     momentum: Annotated[float, number(0, 0.9999), "momentum of the optimizer"] = 0.9
     nesterov: Annotated[bool, BOOLEAN, "Nesterov's momentum"] = False
     weight_decay: Annotated[float, number(0, 1), "decoupled weight decay of the kernels"] = 0.0
     label_smoothing: Annotated[float, number(0, 0.9), "share of a label spread over all"] = 0.0
-    distort: Annotated[
-        float, number(0, 3), "distortion; 1: up to 10 degrees, 10 % in size and slant, 2 pixels"
-    ] = 0.0
-    disturb: Annotated[
-        float, number(0, 1), "share of images as outlines, behind patches, in noise; falls to 0"
-    ] = 0.0
-    emphasis: Annotated[
-        float, number(1, 10), "times as often the hardest fifth is shown, after one epoch"
-    ] = 1.0
-    drawn: Annotated[
-        float, number(0, 1), "drawings to learn from too, a share of the images (mnist only)"
-    ] = 0.0
+    distort: Annotated[float, number(0, 3), "1: up to 10 degrees, 10 % of size, 2 pixels"] = 0.0
+    disturb: Annotated[float, number(0, 1), "share as outlines, behind patches, in noise"] = 0.0
+    emphasis: Annotated[float, number(1, 10), "times as often the hardest fifth is shown"] = 1.0
+    drawn: Annotated[float, number(0, 1), "drawings, a share of the images (mnist only)"] = 0.0
     outliers: Annotated[float, number(0, 1), "share of the drawings that are no digit"] = 0.3
 
 
-HYPERPARAMETERS = {
-    name: Hyperparameter(*hint.__metadata__)
+# What a user may set each to, and what it means.
+HYPERPARAMETERS: dict[str, tuple[ValueType, str]] = {
+    name: hint.__metadata__
     for name, hint in get_type_hints(Recipe, include_extras=True).items()
     if hasattr(hint, "__metadata__")
 }
@@ -76,10 +58,8 @@ def customised(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     changes = {name: value for name, value in changes.items() if value is not None}
     filters = changes.get("filters", recipe.filters)
     if len(filters) != len(recipe.filters):
-        raise WrongParameter(
-            f"filters={as_text(filters)!r} has {len(filters)} numbers; recipe {recipe.name} takes "
-            f"one for each of its {len(recipe.filters)} convolutions."
-        )
+        told = f"{recipe.name} has {len(recipe.filters)} convolutions, and takes one for each"
+        raise WrongParameter(f"filters={as_text(filters)!r} has {len(filters)} numbers; {told}.")
     return replace(recipe, **changes)
 
 
@@ -155,7 +135,7 @@ def _side_by_side(text: str) -> dict[str, Recipe | None]:
         name, *overrides = part.split(":")
         # A comma separates recipes, so the filters of one are joined by a plus.
         changes = {
-            key: HYPERPARAMETERS[key].type.read(key, value.replace("+", ","))
+            key: HYPERPARAMETERS[key][0].read(key, value.replace("+", ","))
             for key, value in (setting.split("=") for setting in overrides)
         }
         found[part] = None if part == "bare" else customised(RECIPES[name], changes)

@@ -16,16 +16,15 @@ def serve(output: str, port: int) -> None:
     folder = Path(output).resolve()
     if not (folder / "index.html").is_file():
         converted = (folder / "model.json").is_file()
-        reason = "its model reads no digits; allowed is one that does" if converted else "first"
-        raise UserError(f"output={output} holds no page; {reason}: mlflow run . -e convert.")
+        why = "its model reads no digits" if converted else "first mlflow run . -e convert"
+        raise UserError(f"output={output} holds no page: {why}.")
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), partial(Files, directory=str(folder)))
     except OSError as error:
         with socket.create_server((LOOPBACK, 0)) as other:
             free = other.getsockname()[1]
-        raise UserError(
-            f"port={port} cannot be used ({error.strerror}); free is -P port={free}."
-        ) from None
+        told = f"port={port} cannot be used ({error.strerror})"
+        raise UserError(f"{told}; free is -P port={free}.") from None
     try:
         with server:
             print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)

@@ -2,40 +2,24 @@
 
 import html
 import warnings
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
+import plotly.express
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
+from plotly.offline import get_plotlyjs
 
 from mnist_cnn.learning.study import COST, FINISHED
 from mnist_cnn.parameters import UserError
 
-STYLE = "body { font: 16px sans-serif; margin: 2em }"
 
-
-def best_accuracy(study: optuna.Study) -> float:
-    """The highest validation accuracy of a finished trial, 0 without one."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return max((trial.values[0] for trial in trials if trial.values), default=0.0)
-
-
-def progress(
-    study: optuna.Study, trial: FrozenTrial, total: int, pace: float, fits_at_end: int
-) -> str:
-    """Two lines: the trial that has ended, and what is left of `total` at `pace` s a trial."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    pruned = sum(other.state == TrialState.PRUNED for other in trials)
-    full = [t.user_attrs["train_seconds"] for t in trials if "train_seconds" in t.user_attrs]
-    return (
-        f"{_told(trial).capitalize()}"
-        f"\n  {len(trials)} of {total} trials, {pruned} ended early, best val_accuracy "
-        f"{best_accuracy(study):.4f}; about "
-        f"{pace * max(0, total - len(trials)) / 60:.1f} minutes left, then up to "
-        f"{fits_at_end * np.mean(full or [0]) / 60:.1f} to train the best with other seeds"
-    )
+def most_accurate(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial of the highest validation accuracy, the first of equals."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: trial.values[0], default=None)
 
 
 def summary(study: optuna.Study) -> str:
@@ -44,11 +28,13 @@ def summary(study: optuna.Study) -> str:
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     recipe = study.user_attrs.get("search", {}).get("recipe", "a recipe")
     told = f"{len(trials)} trials of {recipe}, {pruned} of them ended early."
-    best = max(trials, key=lambda trial: (trial.values or [0])[0], default=None)
-    return f"{told} The most accurate on validation is {_told(best)}." if best else told
+    if best := most_accurate(study):
+        told += f" The most accurate on validation is {described(best)}."
+    return told
 
 
-def _told(trial: FrozenTrial) -> str:
+def described(trial: FrozenTrial) -> str:
+    """Number, validation accuracy and parameters of a trial that has ended."""
     accuracy = f"{trial.values[0]:.4f}" if trial.values else "ended early"
     params = (f"{name}={value:.3g}" for name, value in trial.params.items())
     return f"trial {trial.number}: {accuracy} with {', '.join(params)}"
@@ -78,45 +64,39 @@ def gain_with_error(new: list[float], old: list[float]) -> tuple[float, float]:
 
 
 def report(study: optuna.Study) -> str:
-    """Optuna's plots and the front of accuracy against cost: a page that needs no network."""
+    """Optuna's plots and accuracy against cost, as a page that needs no network."""
     of: dict[str, Any] = {}
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
-    visual = optuna.visualization
-    plots: dict[str, Callable[[], go.Figure]] = {
-        "accuracy against cost": lambda: _front(study),
-        "history": lambda: visual.plot_optimization_history(study, **of),
-        "importance": lambda: visual.plot_param_importances(study, **of),
-        "slice": lambda: visual.plot_slice(study, **of),
-        "parallel coordinate": lambda: visual.plot_parallel_coordinate(study, **of),
-        "intermediate values": lambda: visual.plot_intermediate_values(study),
-    }
-    parts: list[str] = []
-    for name, plot in plots.items():
+    visual, parts = optuna.visualization, []
+    for plot in (
+        partial(_accuracy_against_cost, study),
+        partial(visual.plot_optimization_history, study, **of),
+        partial(visual.plot_param_importances, study, **of),
+        partial(visual.plot_slice, study, **of),
+        partial(visual.plot_parallel_coordinate, study, **of),
+        partial(visual.plot_intermediate_values, study),
+    ):
         try:
             with warnings.catch_warnings():
                 # That importance is for low values of `target`: for low errors it is meant to be.
                 warnings.filterwarnings("ignore", "PedAnova")
-                figure = plot()
-            # plotly itself stands in the page once: it opens without a network.
-            script = "<script" not in str(parts)
-            figure.update_layout(width=None, autosize=True)
-            parts.append(figure.to_html({"responsive": True}, True, script, full_html=False))
+                figure = plot().update_layout(width=None, autosize=True)
+            parts.append(figure.to_html({"responsive": True}, True, False, full_html=False))
         except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
-            parts.append(f"<p>{name}: {error}</p>")
+            parts.append(f"<p>{error}</p>")
     title = f"Study {html.escape(study.study_name)}"
-    head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
-    return f"{head}<h1>{title}</h1><p>{summary(study)}</p>" + "\n".join(parts)
+    head = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
+    style = "<style>body { font: 16px sans-serif; margin: 2em }</style>"
+    text = f"<h1>{title}</h1><p>{summary(study)}</p><script>{get_plotlyjs()}</script>"
+    return head + style + text + "\n".join(parts)
 
 
-def _front(study: optuna.Study) -> go.Figure:
-    """Every complete trial; those that no cheaper one equals, in another colour."""
-    both = optuna.create_study(directions=["minimize", "maximize"])
-    for trial in study.get_trials(deepcopy=False):
-        done = trial.state == TrialState.COMPLETE
-        figures = [trial.user_attrs[COST], trial.values[0]] if done else None
-        state = TrialState.COMPLETE if done else TrialState.FAIL
-        # All, so that each keeps its number.
-        both.add_trial(optuna.trial.create_trial(state=state, values=figures))
-    plot = optuna.visualization.plot_pareto_front(both, target_names=[COST, "val_accuracy"])
-    return plot.update_layout(title="Accuracy against cost").update_xaxes(type="log")
+def _accuracy_against_cost(study: optuna.Study) -> go.Figure:
+    """Every complete trial; those of a front in another colour where it is searched for."""
+    if len(study.directions) > 1:
+        both = optuna.visualization.plot_pareto_front(study, target_names=["val_accuracy", COST])
+        return both.update_layout(title="Accuracy against cost").update_yaxes(type="log")
+    table = study.trials_dataframe()
+    how = {"title": "Accuracy against cost", "hover_name": "number", "log_x": True}
+    return plotly.express.scatter(table, f"user_attrs_{COST}", "value", **how)

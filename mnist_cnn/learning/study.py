@@ -1,4 +1,4 @@
-"""The study of a sweep: its database, and how trials are run. Knows no MLflow."""
+"""The study of a sweep: what is searched, its database, and how trials run. Knows no MLflow."""
 
 import math
 import platform
@@ -7,19 +7,18 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from multiprocessing.synchronize import Event
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FixedTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.learning.processes import parent_is_gone
-from mnist_cnn.learning.search import PLAIN, Sweep
 from mnist_cnn.parameters import UserError
+from mnist_cnn.recipes import HYPERPARAMETERS, Recipe, as_text, hyperparameters
 
 # Heartbeats are experimental in Optuna; nothing else notices a killed trial.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -27,28 +26,77 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 HEARTBEAT = 5  # seconds; a trial silent for three of them is dead, and tried again
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 COST = "parameter_count"  # the price of a model; its seconds stand beside it in trials.csv
+# What makes it another sweep, beside the recipe: refused under the same name.
+SAME = "seed dataset_digest filters_choices learning_rate_range objective sampler pruner".split()
 
 
-class TrialNotNeeded(Exception):
-    """A trial that began although others already make up the number asked for."""
+@dataclass(frozen=True)
+class Sweep:
+    """All that a worker of a sweep needs to know."""
+
+    recipe: Recipe  # as it was before the sweep
+    epochs: int  # of a trial
+    seed: int
+    dataset_digest: str
+    filters_choices: tuple[int, ...]
+    learning_rate_range: tuple[float, float]
+    objective: str  # accuracy, or front: accuracy against COST
+    sampler: str
+    pruner: str
+    study: str
+    storage: str
+    dataset: str
+    trials: int  # finished ones, in all
+    timeout: int  # seconds until no trial may begin; 0: none
+    parent: str  # the run in MLflow above those of the trials
+
+    def suggest(self, trial: BaseTrial) -> Recipe:
+        """The search space: a recipe of what `trial` suggests, or already has as its params."""
+        convolutions = [f"filters_{i + 1}" for i in range(len(self.recipe.filters))]
+        choices = self.filters_choices
+        return replace(
+            self.recipe,
+            epochs=self.epochs,
+            filters=tuple(trial.suggest_categorical(name, choices) for name in convolutions),
+            learning_rate=trial.suggest_float("learning_rate", *self.learning_rate_range, log=True),
+            batch_size=trial.suggest_categorical("batch_size", (32, 64, 128)),
+            label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
+        )
+
+    def start(self) -> dict[str, Any] | None:
+        """The recipe as it is, as params of a trial; None if the space does not hold it."""
+        known = hyperparameters(self.recipe)
+        known |= {f"filters_{i + 1}": count for i, count in enumerate(self.recipe.filters)}
+        trial = FixedTrial(known)
+        try:
+            with warnings.catch_warnings(action="error"):  # a value out of its range only warns
+                self.suggest(trial)
+        except (ValueError, UserWarning):
+            return None
+        return trial.params
+
+    def as_texts(self) -> dict[str, str]:
+        """Everything that makes this another sweep, by name."""
+        values = {name: getattr(self, name) for name in SAME} | {"recipe": self.recipe.name}
+        values |= hyperparameters(replace(self.recipe, epochs=self.epochs))
+        return {name: as_text(value) for name, value in values.items()}
 
 
-def open_study(
-    sweep: Sweep, worker: int, on_stale_trial: Callable[[FrozenTrial], None]
-) -> optuna.Study:
-    """The study of `sweep`, new or continued. Raises UserError if it is of another search.
+def open_study(sweep: Sweep, worker: int) -> optuna.Study:
+    """The study of `sweep`, new or continued; `worker`: number of this process on its machine.
 
-    `worker` is the number of this process among those of one machine. `on_stale_trial` is called
-    with each trial whose process has died; the trial is then tried again.
+    Raises UserError if it is of another search, or if the database cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    retry = RetryHeartbeatStaleTrialCallback(max_retry=2)
-
-    def fail_and_retry(study: optuna.Study, trial: FrozenTrial) -> None:
-        on_stale_trial(trial)
-        retry(study, trial)
-
-    study = _create_study(sweep, fail_and_retry)
+    for attempts_left in (2, 1, 0):
+        try:
+            study = _create_study(sweep)
+            break
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            # Of several that make the tables at once, one does; the others find them made.
+            if not attempts_left:
+                raise storage_error(sweep.storage, error) from None
+            time.sleep(random.random())
     # Neither the processes of one study nor a study that goes on may repeat a random stream.
     place = 0 if worker == 0 else zlib.crc32(f"{platform.node()} {worker}".encode())
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
@@ -61,36 +109,26 @@ def open_study(
     return study
 
 
-def _create_study(
-    sweep: Sweep, on_stale_trial: Callable[[optuna.Study, FrozenTrial], None]
-) -> optuna.Study:
-    """The study in its database. Raises UserError if the database cannot be used."""
-    front = sweep.objective == "front"
+def _create_study(sweep: Sweep) -> optuna.Study:
+    storage = RDBStorage(
+        sweep.storage,
+        heartbeat_interval=HEARTBEAT,
+        grace_period=3 * HEARTBEAT,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=2),
+    )
     pruners = {
         "median": optuna.pruners.MedianPruner(),  # spares the first five, the recipe among them
         "hyperband": optuna.pruners.HyperbandPruner(1, sweep.epochs),
         "none": optuna.pruners.NopPruner(),
     }
-    for attempts_left in (2, 1, 0):
-        try:
-            return optuna.create_study(
-                storage=RDBStorage(
-                    sweep.storage,
-                    heartbeat_interval=HEARTBEAT,
-                    grace_period=3 * HEARTBEAT,
-                    heartbeat_stale_trial_callback=on_stale_trial,
-                ),
-                study_name=sweep.study,
-                load_if_exists=True,
-                directions=["maximize", "minimize"] if front else ["maximize"],
-                pruner=pruners["none" if front else sweep.pruner],
-            )
-        except (SQLAlchemyError, ImportError, ValueError) as error:
-            # Of several that make the tables at once, one does; the others find them made.
-            if not attempts_left or not isinstance(error, SQLAlchemyError):
-                raise storage_error(sweep.storage, error) from None
-            time.sleep(random.random())
-    raise AssertionError("not reached")
+    front = sweep.objective == "front"  # Optuna prunes no search for two
+    return optuna.create_study(
+        storage=storage,
+        study_name=sweep.study,
+        load_if_exists=True,
+        directions=["maximize", "minimize"] if front else ["maximize"],
+        pruner=pruners["none" if front else sweep.pruner],
+    )
 
 
 def storage_error(storage: str, error: BaseException) -> UserError:
@@ -109,35 +147,30 @@ def without_password(storage: str) -> str:
 
 
 def _refuse_another_search(study: optuna.Study, sweep: Sweep) -> None:
-    """Raise UserError if the study was begun with another search, naming what differs.
-
-    A hyperparameter that recipes did not have then counts as its plain default. Of a study that
-    recorded no search (of an earlier version) the space of its trials is compared.
-    """
-    known, space = study.user_attrs.get("search"), sweep.space()
-    if known:
-        now = PLAIN | sweep.as_texts()
-        found = (PLAIN | known).items()
+    """Raise UserError if the study was begun with another search, naming what differs."""
+    # What a study recorded before a hyperparameter existed stands for.
+    plain = {name: as_text(getattr(Recipe, name)) for name in HYPERPARAMETERS}
+    if known := study.user_attrs.get("search"):
+        found, now = (plain | known).items(), sweep.as_texts()
         differences = [f"{name}={text}" for name, text in found if now[name] != text]
-    else:
-        same = all(trial.distributions.items() <= space.items() for trial in study.trials)
-        differences = [] if same else ["search space"]
-        if same and study.trials:
-            print("The study was begun by an earlier version, perhaps with another recipe.")
+    else:  # begun by an earlier version
+        try:
+            for trial in study.get_trials(states=FINISHED):
+                sweep.suggest(trial)
+            differences = []
+        except ValueError:
+            differences = ["search space"]
     if differences:
-        raise UserError(
-            f"study={study.study_name} exists with another {', '.join(differences)}; "
-            "choose another name for this one."
-        )
+        told = f"study={study.study_name} exists with another {', '.join(differences)}"
+        raise UserError(f"{told}; choose another name for this one.")
 
 
-def run_trials(
-    study: optuna.Study,
-    sweep: Sweep,
-    objective: Callable[[optuna.Trial], Any],
-    on_trial_end: Callable[[FrozenTrial], None],
-) -> None:
-    """Run trials until `sweep.trials` of the study are finished, or its `timeout` is over.
+class TrialNotNeeded(Exception):
+    """A trial that began although others already make up the number asked for."""
+
+
+def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback: Callable) -> None:
+    """Optimize until `sweep.trials` of the study are finished, or its `timeout` is over.
 
     Where others run the last ones, wait: one of them may die, and its trial falls to us.
     """
@@ -153,10 +186,8 @@ def run_trials(
     storage = cast(RDBStorage, study._storage)
     until = time.monotonic() + (sweep.timeout or math.inf)
     known: set[int] = set()
-    callbacks = [lambda _, trial: on_trial_end(trial) if trial.state in FINISHED else None]
     while time.monotonic() < until:
-        # Killed before its own first heartbeat, a trial would never count as dead: Optuna passes
-        # over it.
+        # Optuna passes over a trial that was killed before its own first heartbeat: it gets one.
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
                 storage.record_heartbeat(trial._trial_id)
@@ -166,8 +197,8 @@ def run_trials(
             return
         if count(study, (*FINISHED, TrialState.RUNNING)) >= sweep.trials:
             time.sleep(0.5)
-            continue
-        study.optimize(run_if_needed, n_trials=1, catch=TrialNotNeeded, callbacks=callbacks)
+        else:
+            study.optimize(run_if_needed, 1, catch=TrialNotNeeded, callbacks=[callback])
 
 
 def count(study: optuna.Study, states: Sequence[TrialState] = FINISHED) -> int:
@@ -175,25 +206,13 @@ def count(study: optuna.Study, states: Sequence[TrialState] = FINISHED) -> int:
     return len(study.get_trials(deepcopy=False, states=tuple(states)))
 
 
-class TrialEpochs(keras.callbacks.Callback):
-    """Reports each epoch's validation accuracy to Optuna; TrialPruned ends a hopeless trial.
+def pruning(trial: optuna.Trial) -> keras.callbacks.Callback:
+    """Reports each epoch's validation accuracy to Optuna; TrialPruned ends a hopeless trial."""
 
-    It ends a worker too that is told to `stop`, whose trial then failed, or whose parent was
-    killed: that trial counts as dead and is tried again.
-    """
-
-    def __init__(self, trial: optuna.Trial, stop: Event | None) -> None:
-        super().__init__()
-        self.trial, self.stop = trial, stop
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: D102
-        if len(self.trial.study.directions) == 1:  # Optuna prunes no search for a front
-            self.trial.report((logs or {})["val_accuracy"], epoch + 1)
-            if self.trial.should_prune():
+    def report(epoch: int, logs: dict[str, float]) -> None:
+        if len(trial.study.directions) == 1:
+            trial.report(logs["val_accuracy"], epoch + 1)
+            if trial.should_prune():
                 raise optuna.TrialPruned
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:  # noqa: D102
-        if self.stop and self.stop.is_set():
-            raise KeyboardInterrupt
-        if parent_is_gone():
-            raise SystemExit(1)
+    return keras.callbacks.LambdaCallback(on_epoch_end=report)
