@@ -92,6 +92,8 @@ _VERBS = (
         _option("filters_choices", "8,16,32,48,64,96,128", "of each", wholes(1, 1024, "to sweep")),
         _option("learning_rate_range", "0.02,0.5", "of the learning rate", types.RATES),
         _option("objective", "accuracy", "front: few parameters too", one_of("accuracy", "front")),
+        _option("max_parameters", "0", "most of a model; 0: any number", whole(0, 10**9)),
+        _option("max_kilobytes", "0", "most of its TensorFlow.js files; 0: any", whole(0, 10**6)),
         _option("sampler", "tpe", "how to choose; random to compare", one_of("tpe", "random")),
         _option("pruner", "median", "how trials end early", one_of("median", "hyperband", "none")),
     ),

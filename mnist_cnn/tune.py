@@ -6,6 +6,8 @@ Its database lets the same command go on after a kill, or join in on another mac
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -14,11 +16,14 @@ import optuna
 from mlflow import MlflowException
 from optuna.exceptions import StorageInternalError
 
+from mnist_cnn.browser import tfjs
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.evaluation import study_results
 from mnist_cnn.learning import study as studies
+from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Training, load_test, load_training
 from mnist_cnn.learning.fit import Diverged, fit
+from mnist_cnn.learning.model import build
 from mnist_cnn.learning.processes import run_workers
 from mnist_cnn.learning.study import Sweep
 from mnist_cnn.parameters import UserError
@@ -45,13 +50,19 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
         runs.log_params({"dataset_digest": data.digest, **runs.environment()})
         more |= {"dataset_digest": data.digest, "parent": run.info.run_id, "storage": storage}
         sweep = Sweep(recipe=recipe, epochs=epochs, **more)
+        smallest = replace(recipe, filters=(min(sweep.filters_choices),) * len(recipe.filters))
+        for name, share in _excess(smallest, sweep).items():
+            if share > 0:
+                bound = getattr(sweep, name)
+                least = f"the smallest model of filters_choices has {bound * (1 + share):,.1f}"
+                raise UserError(f"{name}={bound} allows nothing: {least}.")
         opened = studies.open_study(sweep, worker=0)
         print(f"Study {sweep.study}: Ctrl-C stops; the same command goes on.", flush=True)
         was_complete = studies.count(opened) >= trials
         _run_all_trials(opened, sweep, workers, data)
 
         # Of several machines only the one that ended the last trial goes on to the end.
-        ended = opened.get_trials(deepcopy=False, states=studies.FINISHED)
+        ended = studies.ended(opened)
         last = max(ended, key=lambda t: (t.datetime_complete, t.number), default=None)
         elsewhere = last and last.user_attrs["parent"] != sweep.parent
         if len(ended) >= trials and not was_complete and elsewhere:
@@ -112,7 +123,7 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
             raise
 
     def on_trial_end(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state not in studies.FINISHED:
+        if trial.state not in studies.FINISHED or not studies.is_within(trial):
             return
         now, best = studies.count(study), study_results.most_accurate(study)
         with no_retries(), suppress(MlflowException):  # a lost server holds up no trial
@@ -132,6 +143,11 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
         mlflow.MlflowClient().set_tag(dead, "state", "failed")
         mlflow.MlflowClient().set_terminated(dead, "KILLED")
     chosen, log_epochs = sweep.suggest(trial), LogEpochs()
+    excess = _excess(chosen, sweep)
+    for bound in excess.keys() - trial.constraints.keys():  # tried again, it has them
+        trial.set_constraint(bound, excess[bound])
+    if max(excess.values(), default=0) > 0:
+        raise optuna.TrialPruned
     # Tags from the first moment: a kill must not leave a run that nobody can name.
     tags = {"verb": "trial", "study": sweep.study, runs.PROCESS: runs.process_name()}
     how = {"run_name": f"trial {trial.number}", "nested": True, "parent_run_id": sweep.parent}
@@ -156,6 +172,25 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
         raise optuna.TrialPruned
     accuracy = fitted.history["val_accuracy"][-1]
     return (accuracy, cost) if sweep.objective == "front" else accuracy
+
+
+def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
+    """By how much a model is above each bound that was set, as a share of the bound.
+
+    The size of its files is that of those which convert writes by default: 4 bytes a parameter, and
+    its topology as text.
+    """
+    bounds = {"max_parameters": sweep.max_parameters, "max_kilobytes": sweep.max_kilobytes}
+    if not any(bounds.values()):
+        return {}
+    keras.backend.clear_session()  # its layers are numbered anew, as in a fit
+    model = build(recipe)
+    sizes = {"max_parameters": float(model.count_params())}
+    if sweep.max_kilobytes:
+        with TemporaryDirectory() as folder:
+            tfjs.write(model, Path(folder))
+            sizes["max_kilobytes"] = tfjs.sizes(Path(folder))["tfjs_bytes"] / 1000
+    return {name: sizes[name] / bound - 1 for name, bound in bounds.items() if bound}
 
 
 def _log_study(study: optuna.Study) -> None:

@@ -15,8 +15,11 @@ import pytest
 from scipy.stats import ttest_ind
 
 from mnist_cnn import cli, tune
+from mnist_cnn.browser import tfjs
 from mnist_cnn.evaluation.study_results import described, finalists, gain_with_error, summary
 from mnist_cnn.learning import study as studies
+from mnist_cnn.learning.data import load_training
+from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.study import Sweep
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import FAST
@@ -118,6 +121,28 @@ def test_selection_never_sees_the_test_images(swept, no_end, store, small):
     assert ours == theirs
 
 
+def test_no_model_above_a_bound_is_trained_or_kept(no_end, store, small, tmp_path, capsys):
+    """The size is that of the TensorFlow.js files; what is above it counts as no trial."""
+    command = ["tune", "--study", "bounded", "--dataset", str(small), *SMALL]
+    command += ["--objective", "front", "--filters_choices", "2,16", "--max_kilobytes"]
+    assert cli.run([*command, "4", "--trials", "2"]) == 1
+    assert "max_kilobytes=4 allows nothing: the smallest model of" in capsys.readouterr().err
+    assert cli.run([*command, "8", "--trials", "2"]) == 0
+    trained = [trial for trial in trials("bounded", store) if trial.values]
+    assert len(trained) == 2
+    assert all(trial.constraints["max_kilobytes"] <= 0 for trial in trained)
+    filters = tuple(trained[0].params[f"filters_{i}"] for i in (1, 2, 3))
+    fitted = fit(replace(FAST, filters=filters), load_training(str(small)), 0, quiet=True)
+    tfjs.write(fitted.model, tmp_path)
+    size = tfjs.sizes(tmp_path)["tfjs_bytes"]
+    assert trained[0].constraints["max_kilobytes"] == pytest.approx(size / 8000 - 1)
+    above = [t for t in trials("bounded", store) if max(t.constraints.values(), default=0) > 0]
+    assert above
+    assert not any("mlflow_run" in trial.user_attrs for trial in above)
+    assert cli.run([*command, "9", "--trials", "3"]) == 1
+    assert "study=bounded exists with another max_kilobytes=8" in capsys.readouterr().err
+
+
 def runs(**wanted):
     """Runs in the store with these tags, newest first."""
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in wanted.items())
@@ -153,9 +178,10 @@ def sweep(tmp_path, choices=FAST.filters, trials=1):
     """A sweep with a new database."""
     space = {"filters_choices": choices, "learning_rate_range": (0.02, 0.5)}
     how = {"objective": "accuracy", "sampler": "tpe", "pruner": "none", "epochs": 3, "seed": 0}
+    bounds = {"max_parameters": 0, "max_kilobytes": 0}
     where = {"study": "some", "storage": f"sqlite:///{tmp_path}/study.db", "timeout": 60}
     data = {"dataset": "mnist", "dataset_digest": "digest", "parent": ""}
-    return Sweep(recipe=FAST, trials=trials, **space, **how, **where, **data)
+    return Sweep(recipe=FAST, trials=trials, **space, **how, **where, **data, **bounds)
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from mnist_cnn.learning.study import COST, FINISHED
+from mnist_cnn.learning.study import COST, ended
 from mnist_cnn.parameters import UserError
 
 
@@ -24,7 +24,7 @@ def most_accurate(study: optuna.Study) -> FrozenTrial | None:
 
 def summary(study: optuna.Study) -> str:
     """Two sentences: how many trials there were of what, and which was the best."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    trials = ended(study)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     recipe = study.user_attrs.get("search", {}).get("recipe", "a recipe")
     told = f"{len(trials)} trials of {recipe}, {pruned} of them ended early."

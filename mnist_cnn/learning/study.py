@@ -6,13 +6,13 @@ import random
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import BaseTrial, FixedTrial, TrialState
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,7 +27,8 @@ HEARTBEAT = 5  # seconds; a trial silent for three of them is dead, and tried ag
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 COST = "parameter_count"  # the price of a model; its seconds stand beside it in trials.csv
 # What makes it another sweep, beside the recipe: refused under the same name.
-SAME = "seed dataset_digest filters_choices learning_rate_range objective sampler pruner".split()
+SAME = """seed dataset_digest filters_choices learning_rate_range objective sampler pruner
+    max_parameters max_kilobytes""".split()
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Sweep:
     filters_choices: tuple[int, ...]
     learning_rate_range: tuple[float, float]
     objective: str  # accuracy, or front: accuracy against COST
+    max_parameters: int  # of a model; 0: any number
+    max_kilobytes: int  # 1,000 bytes of a model's TensorFlow.js files; 0: any size
     sampler: str
     pruner: str
     study: str
@@ -99,6 +102,7 @@ def open_study(sweep: Sweep, worker: int) -> optuna.Study:
             time.sleep(random.random())
     # Neither the processes of one study nor a study that goes on may repeat a random stream.
     place = 0 if worker == 0 else zlib.crc32(f"{platform.node()} {worker}".encode())
+    # TPE is multivariate by default in Optuna 5, and for two objectives independent.
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     study.sampler = samplers[sweep.sampler](seed=(sweep.seed + len(study.trials) + place) % 2**32)
     _refuse_another_search(study, sweep)
@@ -148,8 +152,8 @@ def without_password(storage: str) -> str:
 
 def _refuse_another_search(study: optuna.Study, sweep: Sweep) -> None:
     """Raise UserError if the study was begun with another search, naming what differs."""
-    # What a study recorded before a hyperparameter existed stands for.
-    plain = {name: as_text(getattr(Recipe, name)) for name in HYPERPARAMETERS}
+    # What a study recorded before a hyperparameter or a bound existed stands for.
+    plain = {name: as_text(getattr(Recipe, name, 0)) for name in (*HYPERPARAMETERS, *SAME)}
     if known := study.user_attrs.get("search"):
         found, now = (plain | known).items(), sweep.as_texts()
         differences = [f"{name}={text}" for name, text in found if now[name] != text]
@@ -178,7 +182,7 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
     def run_if_needed(trial: optuna.Trial) -> Any:
         # Each counts as running before it looks. Of two that begin at once both may see the other
         # and give way; they come back at random times.
-        if count(study, (*FINISHED, TrialState.RUNNING)) > sweep.trials:
+        if count(study, TrialState.RUNNING) > sweep.trials:
             time.sleep(random.random())
             raise TrialNotNeeded
         return objective(trial)
@@ -195,15 +199,27 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
         fail_stale_trials(study)
         if count(study) >= sweep.trials:
             return
-        if count(study, (*FINISHED, TrialState.RUNNING)) >= sweep.trials:
+        if count(study, TrialState.RUNNING) >= sweep.trials:
             time.sleep(0.5)
         else:
             study.optimize(run_if_needed, 1, catch=TrialNotNeeded, callbacks=[callback])
 
 
-def count(study: optuna.Study, states: Sequence[TrialState] = FINISHED) -> int:
-    """Number of trials in these states: by default at their end, or at an early one."""
-    return len(study.get_trials(deepcopy=False, states=tuple(states)))
+def is_within(trial: FrozenTrial) -> bool:
+    """Whether a trial broke no bound; one that did is never trained, and counts for nothing."""
+    return all(excess <= 0 for excess in trial.constraints.values())
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that came to their end, or to an early one, within the bounds."""
+    return [
+        trial for trial in study.get_trials(deepcopy=False, states=FINISHED) if is_within(trial)
+    ]
+
+
+def count(study: optuna.Study, *others: TrialState) -> int:
+    """Number of the trials that have ended, and of all in some `others` of the states."""
+    return len(ended(study)) + len(study.get_trials(deepcopy=False, states=others))
 
 
 def pruning(trial: optuna.Trial) -> keras.callbacks.Callback:
