@@ -7,6 +7,9 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -171,11 +174,7 @@ def replace(path, content):
 def from_folder(real):
     """A source that gives the four files of a folder, for a machine without a network."""
 
-    def download(partial):
-        for name in data.FILES["mnist"]:
-            (partial / name).write_bytes((real / name).read_bytes())
-
-    return download
+    return lambda: ((name, (real / name).read_bytes()) for name in data.FILES["mnist"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped bit", "gone"])
@@ -185,8 +184,8 @@ def test_damaged_cache_heals_itself(cache, monkeypatch, damage, tmp_path):
     for name in data.FILES["mnist"]:
         os.link(cache / name, whole / name)
 
-    def bad_source(partial):
-        (partial / "train-images-idx3-ubyte").write_bytes(b"half a file")
+    def bad_source():
+        yield "train-images-idx3-ubyte", b"half a file"
 
     monkeypatch.setitem(data.SOURCES, "mnist", {"bad": bad_source, "good": from_folder(whole)})
     victim = cache / "t10k-labels-idx1-ubyte"
@@ -203,7 +202,7 @@ def test_damaged_cache_heals_itself(cache, monkeypatch, damage, tmp_path):
 
 
 def test_without_network_it_says_where_the_files_go(tmp_path, monkeypatch):
-    def unreachable(partial):
+    def unreachable():
         raise OSError("no route to host")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -220,15 +219,12 @@ SLOW_SOURCE = """
 import sys, time
 from pathlib import Path
 from mnist_cnn.learning import data
-real = Path(sys.argv[1])
-def download(partial):
+def slow():
     Path("downloads").open("a").write("x")
     for name in data.FILES["mnist"]:
-        content = (real / name).read_bytes()
-        (partial / name).write_bytes(content[:1000])
         time.sleep(0.2)
-        (partial / name).write_bytes(content)
-data.SOURCES["mnist"] = {"slow": download}
+        yield name, (Path(sys.argv[1]) / name).read_bytes()
+data.SOURCES["mnist"] = {"slow": slow}
 print(len(data.load_test("mnist")))
 """
 
@@ -256,14 +252,55 @@ def test_killed_while_downloading_leaves_whole_files_only(tmp_path):
     load_test("mnist")
     real = data.cache_folder() / "mnist"
     process = slow_load(real, tmp_path)
-    partial = tmp_path / "cache" / "mnist_cnn" / "mnist.partial"
+    folder = tmp_path / "cache" / "mnist_cnn" / "mnist"
     until = time.monotonic() + 60
-    while not (partial / "t10k-images-idx3-ubyte").exists() and time.monotonic() < until:
-        time.sleep(0.01)
+    while not (folder / "train-images-idx3-ubyte").exists() and time.monotonic() < until:
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert partial.is_dir()
-    assert list((tmp_path / "cache" / "mnist_cnn" / "mnist").iterdir()) == []
+    left = list(folder.iterdir())
+    assert 0 < len(left) < 4
+    assert all(path.read_bytes() == (real / path.name).read_bytes() for path in left)
+    folder.with_suffix(".part").write_bytes(b"half a file")
 
     assert slow_load(real, tmp_path).communicate(timeout=60)[0].strip().endswith("10000")
-    assert not partial.exists()
+    assert {path.name for path in folder.parent.iterdir()} == {"mnist", "mnist.lock"}
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a server of the files in `tmp_path`."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_keras_archive_becomes_the_published_files_and_writes_no_control_codes(
+    tmp_path, monkeypatch, capsys, web
+):
+    training, test = load_training("mnist"), load_test("mnist")
+    x, y = (
+        np.concatenate([getattr(part, name) for part in (training.train, training.validation)])
+        for name in "xy"
+    )
+    arrays = {"x_train": x[..., 0], "y_train": y, "x_test": test.x[..., 0], "y_test": test.y}
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(data, "KERAS", web)
+    assert load_training("mnist").digest == training.digest
+    assert capsys.readouterr().out == "Downloading mnist from Keras ...\n"
+
+
+def test_what_the_web_answers_is_told(tmp_path, monkeypatch, web):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sources = {"one": partial(data._from_web, web), "two": partial(data._from_web, web + "two/")}
+    monkeypatch.setitem(data.SOURCES, "fashion_mnist", sources)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"another file")
+    with pytest.raises(
+        UserError, match=r"\(one: train-images.* has not the .* two: HTTP Error 404"
+    ):
+        load_training("fashion_mnist")

@@ -25,7 +25,7 @@ def training(small):
 
 def of_epoch(epoch, recipe, split, sample_losses=None):
     """Images, labels and places of each batch of one epoch, as `fit` with seed 0 learns them."""
-    learner = _Learner(build(recipe), recipe, split, seed=0)
+    learner = _Learner(build(recipe), recipe, 0, split)
     learner.epoch.assign(epoch)
     if sample_losses is not None:
         learner.sample_losses.assign(sample_losses)
@@ -57,7 +57,7 @@ def test_drawings_are_a_part_of_an_epoch_that_is_no_longer(training):
     """No digit is learnt as all ten alike, and no drawing is oversampled."""
     recipe = replace(FAST, drawn=0.5, outliers=0.4, batch_size=100, emphasis=3.0)
     drawings = Split(*generated(550, 0, recipe.outliers))
-    learner = _Learner(build(recipe, training.train.x), recipe, training.train, 0, drawings)
+    learner = _Learner(build(recipe, training.train.x), recipe, 0, training.train, drawings)
     batches = [(*learner.batch(step, at), at.numpy()) for step, at in learner.batches()]
     assert len(batches) == -(-len(training.train) // 100)
     places, y = np.concatenate([b[2] for b in batches]), np.concatenate([b[1] for b in batches])
@@ -229,7 +229,7 @@ def test_emphasis_shows_the_hardest_fifth_so_many_times_as_often(training):
 def test_sample_losses_are_those_of_the_images_learnt_from(training):
     keras.utils.set_random_seed(0)
     recipe = replace(CLASSIC, emphasis=3.0)
-    learner = _Learner(build(recipe), recipe, training.train, seed=0)
+    learner = _Learner(build(recipe), recipe, 0, training.train)
     learner.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy())
     learner.sample_losses.assign(tf.ones(len(training.train)))
     places = np.array([7, 400, 3, 99], np.int32)
@@ -310,7 +310,7 @@ def test_classic_is_plain_keras(training):
     keras.utils.set_random_seed(0)
     model = build(recipe)
     model.compile(keras.optimizers.SGD(0.01, 0.9), "categorical_crossentropy", metrics=["accuracy"])
-    learner = _Learner(build(recipe), recipe, training.train, seed=0)
+    learner = _Learner(build(recipe), recipe, 0, training.train)
     batches = learner.batches().map(learner.batch)
     plain = model.fit(batches, epochs=1, shuffle=False, verbose=0).history["loss"][0]
     assert ours == pytest.approx(plain, rel=1e-4)

@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,23 +20,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 @contextmanager
 def suppress_stderr() -> Iterator[None]:
-    """Hide what an import writes to stderr, native code too; show it if the import fails.
-
-    CUDA's factories complain before TF_CPP_MIN_LOG_LEVEL is read.
-    """
+    """Hide what an import writes to stderr, native code too, before it reads a log level."""
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            noise.seek(0)
-            os.write(saved, noise.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 with suppress_stderr():

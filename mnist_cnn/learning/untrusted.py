@@ -1,7 +1,6 @@
-"""Limits for files that come from others, checked before anything unpacks them. No MLflow here.
+"""Limits for files from elsewhere, checked before anything unpacks them: ValueError says why.
 
-An archive can announce one size and hold another, and a few kilobytes can hold gigabytes. Whatever
-is refused here raises ValueError; callers say which file it was.
+An archive can announce one size and hold another, and a few kilobytes can hold gigabytes.
 """
 
 import zipfile
