@@ -52,7 +52,7 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
             print("This model is trained already, and was not logged: it is logged now.")
             fitted, epochs.metrics = kept
         else:
-            fitted = fit(recipe, taught, seed, callbacks=[epochs, PrintEpochs()], quiet=True)
+            fitted = fit(recipe, taught, seed, callbacks=[epochs, PrintEpochs()])
 
         with unlogged.until_logged(cache_file, fitted, epochs.metrics):
             epochs.deliver()

@@ -157,7 +157,7 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
         runs.log_params(hyperparameters(chosen) | {"trial": trial.number})
         try:
             callbacks = [log_epochs, studies.pruning(trial)]
-            fitted = fit(chosen, data, sweep.seed, callbacks, quiet=True)
+            fitted = fit(chosen, data, sweep.seed, callbacks)
         except (optuna.TrialPruned, Diverged):
             fitted = None
         log_epochs.deliver()
@@ -211,7 +211,7 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     def trained(recipe: Recipe) -> str:
         """Mean ± sd of the validation accuracy, which is put into `scores` for each seed."""
         if recipe not in scores:
-            fits = (fit(recipe, data, seed, quiet=True) for seed in seeds)
+            fits = (fit(recipe, data, seed) for seed in seeds)
             scores[recipe] = [fitted.history["val_accuracy"][-1] for fitted in fits]
         return f"{np.mean(scores[recipe]):.4f} ± {np.std(scores[recipe], ddof=1):.4f}"
 

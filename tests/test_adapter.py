@@ -18,7 +18,7 @@ L = keras.layers
 @pytest.fixture(scope="module")
 def network(small):
     recipe = replace(RECIPES["fast"], epochs=3, batch_size=32)
-    return fit(recipe, load_training(str(small)), 0, quiet=True).model
+    return fit(recipe, load_training(str(small)), 0).model
 
 
 def logits(network):

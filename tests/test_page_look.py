@@ -59,7 +59,7 @@ def written(small, tmp_path_factory):
     some = load_training(str(small))
     split = Split(np.concatenate([some.train.x, images]), np.concatenate([some.train.y, labels]))
     training = Training("drawings", split, some.validation, "")
-    model = fit(replace(FAST, epochs=2, drawn=0.0), training, 0, quiet=True).model
+    model = fit(replace(FAST, epochs=2, drawn=0.0), training, 0).model
     return write_page(model, tmp_path_factory.mktemp("page"))
 
 

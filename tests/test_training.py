@@ -10,10 +10,9 @@ from mnist_cnn.learning import handwriting
 from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.learning.data import Split, load_training
-from mnist_cnn.learning.fit import _Learner, fit, oversample_hard
+from mnist_cnn.learning.fit import Muon, _Learner, fit, orthogonalized, oversample_hard
 from mnist_cnn.learning.handwriting import generated
 from mnist_cnn.learning.model import build, predict, scaled
-from mnist_cnn.learning.muon import Muon, orthogonalized
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
 
@@ -36,7 +35,7 @@ def of_epoch(epoch, recipe, split, sample_losses=None):
 def test_it_learns_and_the_same_seed_gives_the_same_weights_bit_for_bit(training, recipe):
     recipe = replace(recipe, epochs=2, batch_size=32)
     few = replace(training, train=Split(training.train.x[:600], training.train.y[:600]))
-    fitted, again = (fit(recipe, few, seed=0, quiet=True) for _ in range(2))
+    fitted, again = (fit(recipe, few, seed=0) for _ in range(2))
     history = fitted.history
     assert history["loss"][1] < history["loss"][0]
     assert history["val_accuracy"][-1] > 0.3
@@ -49,7 +48,7 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights_bit_for_bit(training
 
 
 def test_another_seed_gives_other_weights(training):
-    one, other = (fit(FAST, training, seed, quiet=True).model.get_weights() for seed in (3, 4))
+    one, other = (fit(FAST, training, seed).model.get_weights() for seed in (3, 4))
     assert not np.array_equal(one[-1], other[-1])
 
 
@@ -78,7 +77,7 @@ def test_fit_learns_from_drawings_of_mnist_only_and_repeats_itself(training):
     recipe = replace(FAST, drawn=0.5)
 
     def predictions(recipe, data):
-        return predict(fit(recipe, data, 0, quiet=True).model, training.validation.x)
+        return predict(fit(recipe, data, 0).model, training.validation.x)
 
     once = predictions(recipe, as_mnist)
     np.testing.assert_array_equal(once, predictions(recipe, as_mnist))
@@ -189,7 +188,7 @@ def test_nothing_is_tuned_by_tf_data(training, monkeypatch):
     for verb in ("fit", "predict"):
         monkeypatch.setattr(keras.Model, verb, spied(getattr(keras.Model, verb)))
     recipe = replace(FAST, batch_size=50)  # 22 steps, two at once
-    model = fit(recipe, training, 0, quiet=True).model
+    model = fit(recipe, training, 0).model
     predict(model, training.validation.x)
     assert [batches.options().autotune.enabled for batches in given] == [False] * 4
 
@@ -264,9 +263,13 @@ def test_muon_steps_of_a_kernel_are_nearly_orthogonal_and_the_rest_is_sgd():
     expected = orthogonalized(tf.constant(kernel.reshape(90, 20))).numpy()
     np.testing.assert_allclose(moved, expected, atol=1e-4)  # the gradient was the same twice
 
+    still = keras.Variable(kernel)
+    Muon(0.2, momentum=0.0).apply([tf.constant(kernel)], [still])
+    np.testing.assert_allclose(still.numpy(), ours[0].numpy(), atol=1e-4)
+
 
 def test_filters_that_do_not_learn_are_principal_components_of_patches(training):
-    model = fit(FAST, training, 0, quiet=True).model
+    model = fit(FAST, training, 0).model
     filters = model.layers[0].get_weights()[0].reshape(25, 16)
     np.testing.assert_allclose(filters[:, :8], -filters[:, 8:])
     pixels = scaled(training.train.x[:1000])
@@ -297,7 +300,7 @@ class Steps(keras.callbacks.Callback):
 @pytest.mark.parametrize("batch_size", [100, 48, 33])  # 11, 23 and 34 steps an epoch
 def test_an_epoch_ends_where_its_images_end(training, batch_size):
     counter = Steps()
-    fit(replace(FAST, epochs=3, batch_size=batch_size), training, 0, [counter], quiet=True)
+    fit(replace(FAST, epochs=3, batch_size=batch_size), training, 0, [counter])
     steps = -(-len(training.train) // batch_size)
     assert counter.taken == [steps, 2 * steps, 3 * steps]
 

@@ -24,7 +24,7 @@ def mnist():
 @pytest.fixture(scope="module")
 def reader(mnist):
     """`fast` after 6,000 images, four times."""
-    return fit(replace(FAST, epochs=4), mnist, seed=0, quiet=True).model
+    return fit(replace(FAST, epochs=4), mnist, seed=0).model
 
 
 @pytest.fixture(scope="module")

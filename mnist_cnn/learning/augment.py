@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from mnist_cnn.learning.backend import tf
+from mnist_cnn.learning.backend import keras, tf
 
 
 def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
     """Images uint8 (n, 28, 28, 1), each turned, sized, slanted and moved at random.
 
     At strength 1: up to 10 degrees, exp(±0.1) in width and in height, 0.1 of slant, 2 pixels.
-    One native operation for the whole batch.
     """
     random = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -strength, strength)
     turn, width, height, slant, right, down = tf.unstack(random)
@@ -19,18 +18,10 @@ def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
     # Where each pixel of the result comes from: x' = a x + b y + c, y' = d x + e y + f.
     a, b = cos * width, (cos * slant - sin) * height
     d, e = sin * width, (sin * slant + cos) * height
-    middle = 13.5
-    c = middle + 2 * right - (a + b) * middle
-    f = middle + 2 * down - (d + e) * middle
+    c, f = 13.5 + 2 * right - (a + b) * 13.5, 13.5 + 2 * down - (d + e) * 13.5
     zero = tf.zeros_like(a)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
-        output_shape=[28, 28],
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-        fill_value=0.0,
-    )
+    transforms = tf.stack([a, b, c, d, e, f, zero, zero], axis=1)
+    return keras.ops.image.affine_transform(images, transforms, fill_value=0.0)
 
 
 def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Tensor:

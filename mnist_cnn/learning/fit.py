@@ -1,9 +1,9 @@
 """Fit a recipe's network to training images. Knows Keras, and nothing of MLflow."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from mnist_cnn.learning.backend import keras, tf, without_autotune
 from mnist_cnn.learning.data import Split, Training
 from mnist_cnn.learning.handwriting import kept
 from mnist_cnn.learning.model import build, scaled
-from mnist_cnn.learning.muon import Muon
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe
 
@@ -30,13 +29,7 @@ class Fitted:
     train_seconds: float
 
 
-def fit(
-    recipe: Recipe,
-    data: Training,
-    seed: int,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    quiet: bool = False,
-) -> Fitted:
+def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()) -> Fitted:
     """Train the network of `recipe`; the same seed, machine and cores give the same weights.
 
     The metrics per epoch are those of `compile`, their `val_` forms, `learning_rate` as it
@@ -52,11 +45,14 @@ def fit(
         parts.append(Split(*kept(drawn, 0, recipe.outliers)))
     drawing_seconds = time.perf_counter() - started
     learner = _Learner(model, recipe, seed, *parts)
+    # Few calls of many steps keep Python out of the way; ten an epoch show the progress, fifty in
+    # all make a learning curve. Keras would take a rest of the steps from the next epoch.
+    steps, enough = learner.steps, max(10, 50 // recipe.epochs)
     learner.compile(
-        _optimizer(recipe, learner.steps),
+        _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        steps_per_execution=_steps_per_execution(learner.steps, recipe.epochs),
+        steps_per_execution=next((steps // n for n in range(enough, steps) if steps % n == 0), 1),
     )
     # Variables that a first step makes cost a second trace of it.
     learner.optimizer.build(model.trainable_variables)
@@ -70,7 +66,7 @@ def fit(
         validation_data=without_autotune(validation.batch(1000)),
         callbacks=[_EpochMetrics(), *callbacks],
         shuffle=False,  # batches() are shuffled
-        verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
+        verbose=0,
     )
     return Fitted(model, history.history, drawing_seconds + time.perf_counter() - started)
 
@@ -139,16 +135,6 @@ class _Learner(keras.Model):
         return super().compute_loss(*given, training=training)
 
 
-def _steps_per_execution(steps: int, epochs: int) -> int:
-    """Steps in one call: few calls keep Python out of the way.
-
-    Ten or more an epoch show the progress, and fifty in all make a learning curve. A divisor of the
-    steps of an epoch, for Keras would take the rest from the next epoch.
-    """
-    calls = next((n for n in range(max(10, 50 // epochs), steps) if steps % n == 0), steps)
-    return steps // calls
-
-
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     rate: float | keras.optimizers.schedules.LearningRateSchedule = recipe.learning_rate
     if recipe.schedule == "one_cycle":
@@ -162,6 +148,38 @@ def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     if decay:  # scales and shifts have no reason to be small
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
+
+
+class Muon(keras.optimizers.SGD):
+    """SGD whose updates of convolution kernels are made nearly orthogonal, as matrices.
+
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon): a step moves every direction of a kernel
+    alike. Keras's own Muon leaves convolutions to Adam.
+    """
+
+    def update_step(  # noqa: D102
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        if len(variable.shape) != 4:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        update = gradient
+        if self.momentum:
+            momentum = self.momentums[self._get_variable_index(variable)]
+            self.assign(momentum, self.momentum * momentum + gradient)
+            update = self.momentum * momentum + gradient if self.nesterov else momentum.value
+        matrix = tf.reshape(update, (-1, variable.shape[-1]))
+        step = tf.reshape(orthogonalized(matrix), variable.shape)
+        self.assign_sub(variable, tf.cast(learning_rate, tf.float32) * step)
+
+
+def orthogonalized(matrix: tf.Tensor) -> tf.Tensor:
+    """`matrix` float32 (m, n) with its singular values brought near 1 (0.7 to 1.2)."""
+    matrix /= tf.norm(matrix) + 1e-7
+    for _ in range(3):
+        gram = tf.matmul(matrix, matrix, transpose_a=True)
+        matrix = 3.4445 * matrix + matrix @ (-4.775 * gram + 2.0315 * gram @ gram)
+    return matrix
 
 
 def oversample_hard(sample_losses: tf.Tensor, emphasis: float, seed: list) -> tf.Tensor:

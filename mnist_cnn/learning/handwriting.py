@@ -1,15 +1,17 @@
 """A generator of drawn digits, and the picture that a network sees of their strokes.
 
-The generator knows many ways of writing, and of drawing what is no digit (`shapes.txt`); each
-drawing has proportions, a slant, a smooth warp, a speed and a tremor of its own. Everything is a
-function of a seed. `browser/static/prepare.js` renders alike; a test holds the two together.
+It knows many ways of writing, and of drawing what is no digit (`shapes.txt`); each drawing has
+proportions, slant, warp, speed and tremor of its own, all functions of a seed.
+`browser/static/prepare.js` renders alike; a test holds the two together.
 """
 
 import hashlib
 import os
+import re
 import zipfile
 from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from mnist_cnn.learning.data import cache_folder
 
+SHAPES = Path(__file__).with_name("shapes.txt")
 SIDE, FIT = 28, 20  # pixels of the picture, and of the longer side of the ink in it, as MNIST has
 PEN = 2.2  # pixels, the width of the line
 SMALLEST = 0.05  # of the pad's side: what is smaller is not magnified
@@ -85,22 +88,19 @@ class Way(NamedTuple):
 def ways() -> list[Way]:
     """All ways of `shapes.txt`."""
     found = []
-    for line in Path(__file__).with_name("shapes.txt").read_text(encoding="utf-8").splitlines():
-        label, *text = line.split()
-        if label == "#":
+    for line in SHAPES.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
             continue
-        places: dict[str, int] = {}
-        strokes: list[list[list[int]]] = [[[]]]
-        for word in text:
-            if word == "|":
-                strokes.append([[]])
-                continue
-            place = places.setdefault(word.strip("!"), len(places))
-            strokes[-1][-1].append(place)
-            if word.endswith("!"):
-                strokes[-1].append([place])
-        control = np.array([place.split(",") for place in places], float)
-        found.append(Way(-1 if label == "-" else int(label), control, strokes))
+        label, text = line.split(maxsplit=1)
+        points = list(dict.fromkeys(re.findall(r"[^\s|!]+", text)))
+        strokes = []
+        for stroke in text.split("|"):
+            parts = [part.split() for part in stroke.split("!")]
+            for before, part in pairwise(parts):
+                part.insert(0, before[-1])
+            strokes.append([[points.index(point) for point in part] for part in parts])
+        control = np.array([point.split(",") for point in points], float)
+        found.append(Way(int(label), control, strokes))
     return found
 
 
@@ -110,8 +110,7 @@ def _curve(points: np.ndarray, per: int, tension: np.ndarray) -> np.ndarray:
     `tension` (n,): 0 for straight lines instead, 1 for the spline.
     """
     count = points.shape[1]
-    ends = [2 * points[:, :1] - points[:, 1:2], points, 2 * points[:, -1:] - points[:, -2:-1]]
-    padded = np.concatenate(ends, axis=1)
+    padded = np.pad(points, ((0, 0), (1, 1), (0, 0)), "reflect", reflect_type="odd")
     at = np.linspace(0, count - 1, (count - 1) * per + 1)
     i = np.minimum(at.astype(int), count - 2)
     t = (at - i)[:, None]
@@ -152,10 +151,7 @@ def draw(
 
 
 def _hooked(lines: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Lines (n, s, 2) with a point more at either end: in a share HOOKS of them the pen turns off.
-
-    The new piece is 0.05 to 0.2 of `size` long.
-    """
+    """Lines (n, s, 2) with a point more at either end: at a share HOOKS of them the pen turns."""
     count = len(lines)
     for _ in range(2):
         lines = lines[:, ::-1]
@@ -241,8 +237,8 @@ def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
     A file appears whole or not at all, and one that is damaged is made anew.
     """
     folder = cache_folder() / "drawings"
-    sources = Path(__file__).read_bytes() + Path(__file__).with_name("shapes.txt").read_bytes()
-    digest = hashlib.sha256(sources + np.__version__.encode()).hexdigest()[:16]
+    sources = Path(__file__).read_bytes() + SHAPES.read_bytes() + np.__version__.encode()
+    digest = hashlib.sha256(sources).hexdigest()[:16]
     path = folder / f"{digest}-{count}-{seed}-{none}.npz"
     damaged = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
     with suppress(*damaged), path.open("rb") as file, np.load(file) as found:

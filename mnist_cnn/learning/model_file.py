@@ -26,12 +26,16 @@ def load(path: Path) -> Any:
     Keras 3's loader has a safe mode; that of Keras 2 ignores it for .h5 (keras-team/tf-keras#910),
     so the names of all classes are checked first. Raises UserError and what the loaders raise.
     """
-    _check_sizes(path)
     if path.suffix == ".keras":
+        check_zip(path)
         with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".h5"):
+                    _check_hdf5(io.BytesIO(archive.read(name)))
             version = json.loads(archive.read("metadata.json"))["keras_version"]
             config = archive.read("config.json").decode()
     else:
+        _check_hdf5(path)
         with h5py.File(path) as file:
             texts = [file.attrs.get(name, "") for name in ("keras_version", "model_config")]
         version, config = (t.decode() if isinstance(t, bytes) else str(t) for t in texts)
@@ -64,28 +68,19 @@ def _check_class(known: frozenset[str], found: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def _check_sizes(path: Path) -> None:
+def _check_hdf5(file: Path | BinaryIO) -> None:
     """Refuse a file that unpacks to too much or takes data from elsewhere."""
-    files: list[Path | BinaryIO] = [path]
-    if path.suffix == ".keras":
-        check_zip(path)
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".h5")]
-            files = [io.BytesIO(archive.read(name)) for name in names]
-    for file in files:
-        with h5py.File(file, "r") as content:
-            sizes: list[int] = []
-            reason = content.visititems_links(partial(_wrong, content, sizes))
-        if reason or sum(sizes) > LARGEST:
-            raise ValueError(reason or f"it unpacks to more than {LARGEST:,} bytes")
-
-
-def _wrong(content: h5py.File, sizes: list[int], name: str, link: object) -> str | None:
-    if isinstance(link, h5py.ExternalLink):
-        return f"{name!r} is a link to another file"
-    item = content.get(name) if isinstance(link, h5py.HardLink) else None
-    if isinstance(item, h5py.Dataset):
-        if item.external or item.is_virtual:
-            return f"{name!r} keeps its data in another file"
-        sizes.append(item.nbytes)
-    return None
+    links: list[tuple[str, object]] = []
+    size = 0
+    with h5py.File(file, "r") as content:
+        content.visititems_links(lambda *found: links.append(found))
+        for name, link in links:
+            if isinstance(link, h5py.ExternalLink):
+                raise ValueError(f"{name!r} is a link to another file")
+            item = content[name] if isinstance(link, h5py.HardLink) else None
+            if isinstance(item, h5py.Dataset):
+                if item.external or item.is_virtual:
+                    raise ValueError(f"{name!r} keeps its data in another file")
+                size += item.nbytes
+    if size > LARGEST:
+        raise ValueError(f"it unpacks to more than {LARGEST:,} bytes")
