@@ -52,7 +52,7 @@ def convert(
         try:
             with tempfile.TemporaryDirectory(prefix="mnist_cnn-") as scratch:
                 folders = {width: Path(scratch, width) for width in widths}
-                tried = _try(keras2.lowered(network), samples, folders, options)
+                tried = _try(network, samples, folders, options)
                 best = _choose(tried, quantize, max_accuracy_loss)
                 figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
                 mlflow.log_artifacts(str(folders[best]), "tfjs")

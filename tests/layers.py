@@ -121,8 +121,12 @@ TABLE = {
     "BatchNormalization": (lambda: image(L.BatchNormalization(epsilon=0.1)), "", ""),
     "BatchNormalization, axis=1": (lambda: image(L.BatchNormalization(axis=1)), "axis=1", ""),
     "LayerNormalization": (lambda: image(L.LayerNormalization(axis=[1, 2])), "", ""),
-    "Normalization": (lambda: image(adapted()), "", ""),
-    "Normalization, given": (lambda: image(L.Normalization(mean=1.0, variance=2.0)), "", ""),
+    "Normalization": (lambda: image(adapted()), "(Normalization", ""),
+    "Normalization, given": (
+        lambda: image(L.Normalization(mean=1.0, variance=2.0)),
+        "(Normalization",
+        "",
+    ),
     "Rescaling": (lambda: stack(L.Rescaling(1 / 255, offset=-0.5), L.Conv2D(2, 3)), "", ""),
     "Resizing": (lambda: image(L.Resizing(5, 11)), "", ""),
     "Resizing, nearest": (lambda: image(L.Resizing(5, 6, interpolation="nearest")), "", ""),
@@ -332,7 +336,6 @@ def converted(names, output_format, table=TABLE):
             try:
                 model, _ = keras2.ready(randomised(table[name][0]()))
                 samples = proof.drawn(model)
-                model = keras2.lowered(model)
                 folder = Path(scratch, str(number))
                 folder.mkdir()
                 tfjs.write(model, folder, output_format=output_format)

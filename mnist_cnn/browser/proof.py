@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import tfjs
-from mnist_cnn.browser.keras2 import is_model, leaves, library, once
+from mnist_cnn.browser.keras2 import is_model, leaves, library
 from mnist_cnn.learning.backend import tf
 from mnist_cnn.learning.untrusted import check_zip
 from mnist_cnn.parameters import UserError
@@ -219,15 +219,13 @@ def _refusal(
 
 
 def _first_different(model: Any, folder: Path, inputs: list[np.ndarray]) -> Any | None:
-    layers = [layer for layer in once(model) if type(layer).__name__ != "InputLayer"]
-    outputs = [tf.nest.flatten(layer._inbound_nodes[-1].outputs) for layer in layers]
-    chosen = {layer: own[0] for layer, own in zip(layers, outputs, strict=True) if len(own) == 1}
-    (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in chosen])
-    if not chosen or "error" in found:
-        return None
-    parts = library(model).Model(model.inputs, list(chosen.values()))
-    for layer, one, other in zip(chosen, answers(parts, inputs), found["outputs"], strict=True):
-        if one.shape != other.shape or not compare([one], [other])[-1]:
+    """The first layer whose last call puts out something else."""
+    tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
+    (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in model.layers])
+    parts = library(model).Model(model.inputs, tensors)
+    expected = answers(parts, inputs)
+    for layer, *pair in zip(model.layers, expected, found["outputs"] or expected, strict=True):
+        if pair[0].shape != pair[1].shape or not compare(*([one] for one in pair))[-1]:
             return layer
     return None
 

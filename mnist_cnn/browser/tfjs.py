@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import node
-from mnist_cnn.browser.keras2 import input_shape, is_model, leaves, topology
+from mnist_cnn.browser.keras2 import input_shape, is_model, leaves, lowered, topology
 from mnist_cnn.browser.output_folder import digest
 from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
@@ -51,7 +51,7 @@ def write(
         parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
         groups = []
         for part in parts:
-            weights = dict(pair for layer in part for pair in _weights(layer, (layer.name,)))
+            weights = dict(pair for layer in part for pair in _weights(layer, layer.name))
             groups.append([{"name": k, "data": np.asarray(v)} for k, v in weights.items()])
         versions = {"keras_version": keras.__version__, "backend": "tensorflow"}
         _tensorflowjs("keras_h5_conversion").write_artifacts(
@@ -77,26 +77,25 @@ def model_json(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "model.json").read_bytes())
 
 
-def _weights(layer: keras.Layer, scope: tuple[str, ...]) -> Iterator[tuple[str, keras.Variable]]:
+def _weights(layer: Any, scope: str) -> Iterator[tuple[str, Any]]:
     """The weights of a layer, or of the layers in it, under the names TensorFlow.js gives them."""
-    kind = type(layer).__name__
-    inner: list[tuple[Any, tuple[str, ...]]] = []
+    if type(layer).__name__ == "TimeDistributed":
+        layer = layer.layer
+    layer = lowered(layer)
+    cells = getattr(getattr(layer, "cell", None), "cells", ())
+    inner = [(one, f"{scope}/RNNCell_{index}") for index, one in enumerate(cells)]
     if is_model(layer):
-        inner = [(one, (one.name,)) for one in layer.layers]
-    elif kind == "Bidirectional":
+        inner = [(one, one.name) for one in layer.layers]
+    elif type(layer).__name__ == "Bidirectional":
         ways = (layer.forward_layer, layer.backward_layer)
-        inner = [(one, (*scope, one.name)) for one in ways]
-    elif kind == "TimeDistributed":
-        inner = [(layer.layer, scope)]
-    elif cells := getattr(getattr(layer, "cell", None), "cells", ()):
-        inner = [(one, (*scope, f"RNNCell_{index}")) for index, one in enumerate(cells)]
-    for one, path in inner:
-        yield from _weights(one, path)
+        inner = [(one, f"{scope}/{one.name}") for one in ways]
+    for part in inner:
+        yield from _weights(*part)
     for weight in () if inner else layer.weights:
         name = weight.name.rsplit("/", 1)[-1].split(":")[0]
-        if (kind, name) == ("DepthwiseConv2D", "kernel"):
+        if (type(layer).__name__, name) == ("DepthwiseConv2D", "kernel"):
             name = "depthwise_kernel"  # as in Keras 2
-        yield "/".join([*scope, name]), weight
+        yield f"{scope}/{name}", weight
 
 
 def packed(model: keras.Model, inputs: Sequence) -> Any:

@@ -79,7 +79,7 @@ async function load(folder) {
   check(modelTopology.model_config);
   let model = await tf.loadLayersModel(files(folder));
   if (layers.length) {
-    const outputs = layers.map((name) => model.getLayer(name).output);
+    const outputs = layers.map((name) => model.getLayer(name).inboundNodes.at(-1).outputTensors[0]);
     model = tf.model({inputs: model.inputs, outputs});
   }
   return {model, run: async (batch) => model.predict(batch)};
