@@ -43,23 +43,25 @@ def convert(
         started = time.perf_counter()
         output_folder.check(output)
         recorded = recordings.read(drawings)
-        source = registry.find(model) if model else _default_source()
+        source = registry.find(model) if model else registry.champion()
+        if source is None:
+            source = registry.find(f"models:/{registry.NAME}/latest")
+            print(f"There is no champion yet: converting {source}, the newest.")
         name_run(f"convert {source.short}")
         mlflow.set_tag("model_version", source.version)
         network, reduced = keras2.ready(registry.load(source))
-        samples, adapter = _samples(network, source, inputs)
-        widths = tfjs.QUANTIZE if quantize == "auto" else (quantize,)
+        samples = _samples(network, source, inputs)
         try:
             with tempfile.TemporaryDirectory(prefix="mnist_cnn-") as scratch:
-                folders = {width: Path(scratch, width) for width in widths}
-                tried = _try(network, samples, folders, options)
+                tried = _try(network, samples, Path(scratch), quantize, options)
                 best = _choose(tried, quantize, max_accuracy_loss)
+                folder = Path(scratch, best)
                 figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
-                mlflow.log_artifacts(str(folders[best]), "tfjs")
-                if adapter and source.tags.get("dataset") != "fashion_mnist":
-                    network = _described(source, figures)
-                    figures |= _add_page(folders[best], samples, adapter, recorded, network)
-                output_folder.replace(output, folders[best])
+                mlflow.log_artifacts(str(folder), "tfjs")
+                if samples.adapter and source.tags.get("dataset") != "fashion_mnist":
+                    network = f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}"
+                    figures |= _add_page(folder, samples, recorded, network, figures)
+                output_folder.replace(output, folder)
         except (OSError, tf.errors.ResourceExhaustedError) as error:  # the writers' own file layer
             reason = getattr(error, "strerror", "No space left on device")
             raise UserError(f"{tempfile.gettempdir()} cannot be used: {reason}.") from None
@@ -78,47 +80,36 @@ def convert(
         print(f"Draw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve")
 
 
-def _default_source() -> registry.ModelRef:
-    """The champion; while there is none, the newest version, and it says so."""
-    source = registry.champion()
-    if source is None:
-        source = registry.find(f"models:/{registry.NAME}/latest")
-        print(f"There is no champion yet: converting {source}, the newest.")
-    return source
-
-
-def _samples(
-    network: Any, source: registry.ModelRef, inputs: str | None
-) -> tuple[proof.Samples, Adapter | None]:
+def _samples(network: Any, source: registry.ModelRef, inputs: str | None) -> proof.Samples:
     """What both sides answer; the validation and test images, if the model reads digits."""
     if inputs:
-        return proof.given(network, inputs), None
+        return proof.given(network, inputs)
     if fits(network):
         dataset = source.tags.get("dataset", "mnist")
         validation, test = load_training(dataset).validation, load_test(dataset)
         adapter = Adapter() if "recipe" in source.tags else fitted(network, validation)
         if adapter.accuracy >= CLEARLY:
-            images = adapter.inputs(np.concatenate([validation.x, test.x]))
+            images = [adapter.inputs(np.concatenate([validation.x, test.x]))]
             labels = np.concatenate([validation.y, test.y])
-            expected = proof.answers(network, [images], 500)
-            return proof.Samples([images], expected, labels, len(validation)), adapter
+            expected = proof.answers(network, images, 500)
+            return proof.Samples(images, expected, labels, len(validation), adapter)
         print(f"It reads {adapter.accuracy:.0%} of some MNIST images: taken for another task.")
-    return proof.drawn(network), None
+    return proof.drawn(network)
 
 
 def _try(
-    network: Any, samples: proof.Samples, folders: dict[str, Path], options: dict[str, Any]
+    network: Any, samples: proof.Samples, scratch: Path, quantize: str, options: dict[str, Any]
 ) -> pd.DataFrame:
     """Figures of the files of each width, which are written to its folder; a row a width."""
-    for width, folder in folders.items():
-        folder.mkdir()
-        tfjs.write(network, folder, width, **options)
-    found = tfjs.answers([(folder, samples.inputs) for folder in folders.values()])
+    widths = tfjs.QUANTIZE if quantize == "auto" else (quantize,)
+    for width in widths:
+        tfjs.write(network, scratch / width, width, **options)
+    found = tfjs.answers([(scratch / width, samples.inputs) for width in widths])
     rows = [
-        tfjs.sizes(folder) | proof.judge(network, folder, samples, answers, width == "none")
-        for (width, folder), answers in zip(folders.items(), found, strict=True)
+        proof.judge(network, scratch / width, samples, answers, width == "none")
+        for width, answers in zip(widths, found, strict=True)
     ]
-    return pd.DataFrame(rows, index=list(folders))
+    return pd.DataFrame(rows, index=list(widths))
 
 
 def _choose(tried: pd.DataFrame, quantize: str, max_accuracy_loss: float) -> str:
@@ -136,37 +127,26 @@ def _choose(tried: pd.DataFrame, quantize: str, max_accuracy_loss: float) -> str
     return quantize
 
 
-def _described(source: registry.ModelRef, figures: dict[Any, float]) -> str:
-    return (
-        f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}, "
-        f"{figures['tfjs_bytes'] / 1000:,.0f} kB, "
-        f"{figures['tfjs_test_accuracy']:.2%} of the test images right"
-    )
-
-
 def _add_page(
-    folder: Path,
-    samples: proof.Samples,
-    adapter: Adapter,
-    recorded: recordings.Drawings,
-    network: str,
+    folder: Path, samples: proof.Samples, recorded: recordings.Drawings, network: str, figures: dict
 ) -> dict[str, float]:
     """Add the page to the files in `folder`: metrics on the recorded drawings, misread ones logged.
 
     How certain is certain is decided on validation images and on generated drawings.
     """
-    assert samples.labels is not None
+    adapter, labels = samples.adapter, samples.labels
+    assert adapter is not None and labels is not None
 
     def predict(images: np.ndarray) -> np.ndarray:
         (found,) = tfjs.answers([(folder, [adapter.inputs(images)])])
         return adapter.probabilities(found["outputs"][0])
 
     decide = slice(samples.validation)
-    validation = samples.labels[decide], adapter.probabilities(samples.expected[0][decide])
-    known, metrics, misread = certainty.read_drawings(
-        predict, recorded.images, recorded.labels, recorded.writers, validation
-    )
+    validation = labels[decide], adapter.probabilities(samples.expected[0][decide])
+    known, metrics, misread = certainty.read_drawings(predict, *recorded, validation)
     mlflow.log_figure(misread, "misread_drawings.png")
+    kilobytes, accuracy = figures["tfjs_bytes"] / 1000, figures["tfjs_test_accuracy"]
+    network += f", {kilobytes:,.0f} kB, {accuracy:.2%} of the test images right"
     settings = folder.with_suffix(".settings")
     content = asdict(known) | {"adapter": asdict(adapter), "network": network}
     settings.write_text(json.dumps(content))

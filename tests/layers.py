@@ -318,8 +318,8 @@ TABLE = {
 def randomised(model):
     """Weights that hide no error: biases and moving averages are not 0 and 1."""
     rng = np.random.default_rng(0)
-    for layer in keras2.leaves(model):
-        if type(layer).__name__ == "Normalization":
+    for layer in keras2.every(model):
+        if type(layer).__name__ == "Normalization" or keras2.is_model(layer):
             continue
         for weight in layer.weights:
             low = 0.5 if "var" in weight.name else -0.7

@@ -83,9 +83,9 @@ def test_a_folder_with_anything_else_is_refused_and_untouched(tmp_path, models, 
     output_folder.replace(str(out), models[0])
     change(out)
     before = snapshot(out)
-    with pytest.raises(UserError, match=r"other files in it|was changed since"):
+    with pytest.raises(UserError, match="other files in it"):
         output_folder.check(str(out))
-    with pytest.raises(UserError, match=r"other files in it|was changed since"):
+    with pytest.raises(UserError, match="other files in it"):
         output_folder.replace(str(out), models[1])
     assert snapshot(out) == before
 
@@ -146,7 +146,7 @@ def test_a_failure_while_copying_changes_nothing(tmp_path, models, monkeypatch):
         with pytest.raises(UserError, match="No space left on device"):
             output_folder.replace(str(output), models[1])
     assert snapshot(out) == before
-    assert not (tmp_path / "other").exists()
+    assert names(tmp_path / "other") == {output_folder.LOCK}
 
 
 # Kills a child at its nth file operation in `replace`, for n = 1, 2, ... until one ends by itself.

@@ -2,8 +2,8 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ PAGE = Path(__file__).parent / "static"
 STROKES = PAGE / "strokes.json"  # written by scripts/write_strokes.py
 
 
-@dataclass(frozen=True)
-class Drawings:
+class Drawings(NamedTuple):
     """Images float32 (n, 28, 28, 1) in [0, 1], labels int (n,), -1 for no digit, writers (n,)."""
 
     images: np.ndarray

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_cnn.learning.backend import keras, legacy_keras
+from mnist_cnn.learning.backend import keras, legacy_keras, tf
 from mnist_cnn.parameters import UserError
 
 REDUCED = re.compile(r'"(mixed_float16|mixed_bfloat16|float16|bfloat16|float64)"')
@@ -68,15 +68,9 @@ def every(model: Any) -> Iterator[Any]:
             yield from every(layer)
 
 
-def leaves(model: Any) -> list[Any]:
-    """The layers of a model, those of nested models in their place."""
-    return [layer for layer in every(model) if not is_model(layer)]
-
-
-def input_shape(layer: Any) -> tuple[Any, ...]:
-    """Shape of the first input of the last call of a layer."""
-    tensor = layer._inbound_nodes[-1].input_tensors
-    return tuple((tensor[0] if isinstance(tensor, list | tuple) else tensor).shape)
+def first_input(layer: Any) -> Any:
+    """The first tensor that goes into the last call of a layer."""
+    return tf.nest.flatten(layer._inbound_nodes[-1].input_tensors)[0]
 
 
 def lowered(layer: Any) -> Any:
@@ -87,7 +81,7 @@ def lowered(layer: Any) -> Any:
     stack, weights = found
     for number, part in enumerate(stack):
         part.name = f"{layer.name}_{number}"
-    first = keras.Input(input_shape(layer)[1:], dtype="float32")
+    first = keras.Input(first_input(layer).shape[1:], dtype="float32")
     built = keras.Sequential([first, *stack], name=layer.name)
     built.set_weights(weights)
     return built
@@ -95,7 +89,7 @@ def lowered(layer: Any) -> Any:
 
 def _resizing(layer: Any) -> Stack | None:
     """One matrix for the rows and one for the columns, found by what the layer does to images."""
-    _, height, width, channels = input_shape(layer)
+    _, height, width, channels = first_input(layer).shape
     nearest = type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
     if nearest or layer.data_format != "channels_last" or None in (height, width):
         return None
@@ -110,7 +104,7 @@ def _resizing(layer: Any) -> Stack | None:
 
 def _category_encoding(layer: Any) -> Stack | None:
     """An embedding that gives each index a one of its own, and how those of an example join."""
-    count, (_, *rest) = layer.num_tokens, input_shape(layer)
+    count, (_, *rest) = layer.num_tokens, first_input(layer).shape
     if len(rest) != 1 or (layer.output_mode == "count" and rest[0] is None):
         return None
     stack = [L.Embedding(count, count)]
@@ -125,7 +119,7 @@ def _category_encoding(layer: Any) -> Stack | None:
 
 def _pooling(layer: Any) -> Stack | None:
     pooled = getattr(L, type(layer).__name__)(data_format=layer.data_format)
-    shape = tuple(layer.compute_output_shape(input_shape(layer)))[1:]
+    shape = tuple(layer.compute_output_shape(first_input(layer).shape))[1:]
     return ([pooled, L.Reshape(shape)], []) if layer.keepdims else None
 
 

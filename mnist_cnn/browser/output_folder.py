@@ -55,44 +55,39 @@ def replace(output: str, staged: Path) -> None:
     next convert knows every file.
     """
     with _sentence(output) as folder:
-        created = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / LOCK):
-                _replace(folder, staged)
-        except BaseException:
-            if created:
-                with suppress(OSError):
-                    (folder / LOCK).unlink()
-                    folder.rmdir()
-            raise
+        with FileLock(folder / LOCK):
+            old = _own_files(folder)
+            partial = folder / PARTIAL
+            shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
+            partial.mkdir()
+            try:
+                _exchange(folder, partial, staged, old)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
-def _replace(folder: Path, staged: Path) -> None:
-    old = _own_files(folder)
+def _exchange(folder: Path, partial: Path, staged: Path, old: dict[str, str]) -> None:
     new = {path.name: digest(path.read_bytes()) for path in staged.iterdir()}
-    partial = folder / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)  # left behind by a kill
-    partial.mkdir()
-    try:
-        changed = [name for name in new if old.get(name) != new[name]]
-        for name in changed:  # a full disk is met here, where nothing has changed yet
-            shutil.copyfile(staged / name, partial / name)
-        _write_manifest(partial / "before", [old, new])
-        _write_manifest(partial / "after", [new])
+    changed = [name for name in new if old.get(name) != new[name]]
+    for name in changed:  # a full disk is met here, where nothing has changed yet
+        shutil.copyfile(staged / name, partial / name)
+    before = {name: [one[name] for one in (old, new) if name in one] for name in old | new}
+    after = {name: [known] for name, known in new.items()}
+    for file, files in (("before", before), ("after", after)):
+        text = json.dumps({"written_by": WRITER, "files": files}, indent=1, sort_keys=True)
+        (partial / file).write_text(text, encoding="utf-8")
 
-        os.replace(partial / "before", folder / MANIFEST)
-        # Weights under new names, the page, and model.json, which leads to all of them, last.
-        last = {".json": 2, ".html": 1, ".bin": -1}
-        for name in sorted(changed, key=lambda name: last.get(Path(name).suffix, 0)):
-            if name == "model.json" and "index.html" not in new:
-                (folder / "index.html").unlink(missing_ok=True)  # it is of another model
-            os.replace(partial / name, folder / name)
-        for name in old.keys() - new.keys():
-            (folder / name).unlink(missing_ok=True)
-        os.replace(partial / "after", folder / MANIFEST)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    os.replace(partial / "before", folder / MANIFEST)
+    # Weights under new names, the page, and model.json, which leads to all of them, last.
+    last = {".json": 2, ".html": 1, ".bin": -1}
+    for name in sorted(changed, key=lambda name: last.get(Path(name).suffix, 0)):
+        if name == "model.json" and "index.html" not in new:
+            (folder / "index.html").unlink(missing_ok=True)  # it is of another model
+        os.replace(partial / name, folder / name)
+    for name in old.keys() - new.keys():
+        (folder / name).unlink(missing_ok=True)
+    os.replace(partial / "after", folder / MANIFEST)
 
 
 @contextmanager
@@ -107,33 +102,22 @@ def _sentence(output: str) -> Iterator[Path]:
 def _own_files(folder: Path) -> dict[str, str]:
     """Name and digest of convert's files in `folder`. Raises UserError if there is another."""
     manifest = _json(folder / MANIFEST)
-    files = manifest.get("files") if manifest.get("written_by") == WRITER else None
-    known = files if isinstance(files, dict) else _earlier(folder)
+    ours = manifest.get("written_by") == WRITER and isinstance(manifest.get("files"), dict)
+    known = manifest["files"] if ours else _earlier(folder)
+    internal = {PARTIAL, LOCK, MANIFEST} if ours else {PARTIAL, LOCK}
     found = {}
     for path in sorted(folder.iterdir()):
         name, link = path.name, path.is_symlink()
-        internal = (name == PARTIAL and path.is_dir()) or (name == LOCK and path.is_file())
-        if name in IGNORED or (not link and (internal or (files is known and name == MANIFEST))):
+        if name in IGNORED or (name in internal and not link):
             continue
-        if name not in known or link or not path.is_file():
+        own = name in known and path.is_file() and not link
+        found[name] = digest(path.read_bytes()) if own else ""
+        if not own or (known[name] and found[name] not in known[name]):
             raise UserError(
-                f"output={folder} is a folder with other files in it ({name}); allowed is a new or "
-                "empty folder, or one with nothing but what convert has written."
-            )
-        with path.open("rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        if known[name] and found[name] not in known[name]:
-            raise UserError(
-                f"output={folder}: {name} was changed since convert wrote it; move it away, or "
-                "give another output."
+                f"output={folder} is a folder with other files in it: {name} is not convert's, or "
+                "was changed; allowed is a new or empty folder, or one with what convert wrote."
             )
     return found
-
-
-def _write_manifest(path: Path, generations: list[dict[str, str]]) -> None:
-    names = sorted(set().union(*generations))
-    files = {name: [g[name] for g in generations if name in g] for name in names}
-    path.write_text(json.dumps({"written_by": WRITER, "files": files}, indent=1), encoding="utf-8")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The converter of tensorflowjs copies Keras 3's topology, which TensorFlow.js 4.2
 only its writers of weights and of graphs are used.
 """
 
-import gzip
 import importlib
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import node
-from mnist_cnn.browser.keras2 import input_shape, is_model, leaves, lowered, topology
+from mnist_cnn.browser.keras2 import every, first_input, is_model, lowered, topology
 from mnist_cnn.browser.output_folder import digest
 from mnist_cnn.learning.backend import keras, suppress_stderr, tf
 from mnist_cnn.parameters import UserError
@@ -41,6 +40,7 @@ def write(
 
     Raises UserError for what cannot be written in TensorFlow.js.
     """
+    folder.mkdir(exist_ok=True)
     how = {
         "quantization_dtype_map": {} if quantize == "none" else {quantize: "*"},
         "weight_shard_size_bytes": weight_shard_size_bytes,
@@ -49,10 +49,8 @@ def write(
         content = _write_graph(model, folder, how)
     else:
         parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
-        groups = []
-        for part in parts:
-            weights = dict(pair for layer in part for pair in _weights(layer, layer.name))
-            groups.append([{"name": k, "data": np.asarray(v)} for k, v in weights.items()])
+        named = [dict(pair for one in part for pair in _weights(one, one.name)) for part in parts]
+        groups = [[{"name": k, "data": np.asarray(v)} for k, v in one.items()] for one in named]
         versions = {"keras_version": keras.__version__, "backend": "tensorflow"}
         _tensorflowjs("keras_h5_conversion").write_artifacts(
             versions | {"model_config": topology(model)},
@@ -106,10 +104,8 @@ def packed(model: keras.Model, inputs: Sequence) -> Any:
 
 def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[str, Any]:
     converter = _tensorflowjs("tf_saved_model_conversion_v2")
-    specs = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, f"input_{index}")
-        for index, tensor in enumerate(model.inputs)
-    ]
+    pairs = enumerate(model.inputs)
+    specs = [tf.TensorSpec(one.shape, one.dtype, f"input_{index}") for index, one in pairs]
 
     @tf.function(input_signature=specs, autograph=False)
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -131,9 +127,7 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
         # The converter writes them in any order and, of equal shape, under any name; their nodes
         # are input_0:0, input_1:0, ... and Identity:0, Identity_1:0, ...
         nodes = content["signature"][end].values()
-        nodes = sorted(
-            nodes, key=lambda node: int((re.findall(r"_(\d+):", node["name"]) or [0])[0])
-        )
+        nodes = sorted(nodes, key=lambda one: int("0" + re.sub(r":.*|\D", "", one["name"])))
         names = [tensor._keras_history[0].name for tensor in tensors]
         names = [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
         content["signature"][end] = dict(zip(names, nodes, strict=True))
@@ -142,11 +136,11 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
 
 def _unroll(model: keras.Model) -> None:
     """TensorFlow.js frees what a loop collects before it is read: no loop where that is needed."""
-    for layer in leaves(model):
+    for layer in every(model):
         parts = [getattr(layer, name, layer) for name in ("forward_layer", "backward_layer")]
-        if getattr(parts[0], "return_sequences", False) and None not in input_shape(layer)[1:]:
-            for part in parts:
-                part.unroll = True
+        for part in parts:
+            if getattr(part, "return_sequences", False):
+                part.unroll = None not in first_input(layer).shape[1:]
 
 
 def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Exception:
@@ -155,12 +149,11 @@ def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Except
     if not reason.startswith("Unsupported Ops"):
         return error
     operations = function.get_concrete_function().graph.get_operations()
-    found = [(one.type, one.name) for one in operations if one.type in kinds.split(", ")]
-    kind, name = found[0] if found else (kinds.strip(), "")
-    parts = [re.sub(r"_\d+$", "", part) for part in name.split("/")]
-    layers = [repr(x.name) for x in leaves(model) if re.sub(r"_\d+$", "", x.name) in parts]
-    layer = f"layer {layers[0]}" if layers else "the model"
-    return UserError(f"{layer} needs {kind}, which TensorFlow.js does not have.")
+    found = [one.name for one in operations if one.type in kinds.split(", ")] or [""]
+    parts = [re.sub(r"_\d+$", "", part) for part in found[0].split("/")]
+    layers = [repr(x.name) for x in every(model) if re.sub(r"_\d+$", "", x.name) in parts]
+    layer = f"layer {layers[-1]}" if layers else "the model"
+    return UserError(f"{layer} needs {kinds.strip()}, which TensorFlow.js does not have.")
 
 
 def _tensorflowjs(name: str) -> ModuleType:
@@ -177,7 +170,7 @@ def answers(
 ) -> list[dict[str, Any]]:
     """Load the files of each folder in real TensorFlow.js, all in one process of Node, and answer.
 
-    Each job has a folder and the inputs, float32 or integer (n, ...). Answered is, a job, what the
+    Each job has a folder and the inputs (n, ...), numbers. Answered is, a job, what the
     model or its `layers` put out, {outputs: float32 (n, ...) each, seconds_per_example (warm)}; or
     {error, layers}, the names of the layers that it was in, the innermost first.
     """
@@ -186,10 +179,9 @@ def answers(
         for number, (folder, arrays) in enumerate(jobs):
             inputs = []
             for index, array in enumerate(arrays):
-                kind = "int32" if array.dtype.kind in "iub" else "float32"
                 file = f"{scratch}/{number}-in{index}"
-                array.astype(f"<{kind[0]}4").tofile(file)
-                inputs.append({"shape": array.shape[1:], "dtype": kind, "file": file})
+                array.astype("<f4").tofile(file)
+                inputs.append({"shape": array.shape[1:], "file": file})
             job = {"folder": str(folder), "inputs": inputs, "count": len(arrays[0])}
             told.append(job | {"output": f"{scratch}/{number}-out"})
         content = {"modules": str(node.modules()), "jobs": told, "layers": list(layers)}
@@ -201,10 +193,3 @@ def answers(
                 for index, shape in enumerate(answer.get("shapes", ()))
             ]
         return found
-
-
-def sizes(folder: Path) -> dict[str, float]:
-    """Bytes of the TensorFlow.js files, plain and as gzip would send them."""
-    contents = [path.read_bytes() for path in folder.iterdir()]
-    compressed = sum(len(gzip.compress(content)) for content in contents)
-    return {"tfjs_bytes": sum(map(len, contents)), "tfjs_gzip_bytes": compressed}

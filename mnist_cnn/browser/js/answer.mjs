@@ -1,8 +1,7 @@
 // Real TensorFlow.js answers: node answer.mjs JOBS.json
 //
-// JOBS: {modules, jobs: [{folder, inputs: [{shape, dtype, file}], count, output}], layers}.
-// Inputs are raw float32 or int32 files of `count` examples each. The answers are written likewise
-// as float32 to `output` + "0.f32", "1.f32", ...; with names in `layers`, what those layers put
+// JOBS: {modules, jobs: [{folder, inputs: [{shape, file}], count, output}], layers}.
+// Inputs are raw float32 files of `count` examples each. The answers are written likewise to `output` + "0.f32", "1.f32", ...; with names in `layers`, what those layers put
 // out instead of what the model does. Standard output gets one line of JSON, a list with one
 // object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
 import {readFileSync, writeFileSync} from 'node:fs';
@@ -87,18 +86,18 @@ async function load(folder) {
 
 async function answer({folder, inputs, count, output}) {
   const {model, run} = await load(folder);
-  const arrays = inputs.map(({shape, dtype, file}) => {
+  const arrays = inputs.map(({shape, file}) => {
     const bytes = readFileSync(file);
-    const Kind = dtype === 'int32' ? Int32Array : Float32Array;
-    return {shape, dtype, size: shape.reduce((a, b) => a * b, 1),
-      values: new Kind(bytes.buffer, bytes.byteOffset, bytes.length / 4)};
+    return {shape, size: shape.reduce((a, b) => a * b, 1),
+      values: new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)};
   });
   const largest = Math.max(...arrays.map(({size}) => size));
   const batch = Math.max(1, Math.min(250, Math.floor(1e6 / largest))); // bounds the memory
   const part = async (from) => {
     const to = Math.min(from + batch, count);
-    const tensors = arrays.map(({shape, dtype, size, values}) =>
-      tf.tensor(values.subarray(from * size, to * size), [to - from, ...shape], dtype));
+    const tensors = arrays.map(({shape, size, values}, i) => tf.tidy(() =>
+      tf.tensor(values.subarray(from * size, to * size), [to - from, ...shape])
+        .cast(model.inputs[i].dtype)));
     const found = await run(tensors.length === 1 ? tensors[0] : tensors);
     const outputs = Array.isArray(found) ? found : [found];
     const read = outputs.map((tensor) => ({shape: tensor.shape, values: tensor.dataSync()}));
