@@ -352,17 +352,9 @@ def converted(names, output_format, table=TABLE):
     return said
 
 
-def as_graphs():
-    """What convert says to all rows as graphs, by tens: Node ends with an error at a hundred."""
-    names, said = list(TABLE), {}
-    for begin in range(0, len(names), 10):
-        said |= converted(names[begin : begin + 10], FORMATS[1])
-    return said
-
-
 def document():
     """docs/layers.md."""
-    said = [converted(TABLE, FORMATS[0]), as_graphs()]
+    said = [converted(TABLE, form) for form in FORMATS]
     lines = [
         "# Layers",
         "",
