@@ -1,44 +1,35 @@
-// TensorFlow.js with only the kernels and layers that the recipes need, made by esbuild.
+// TensorFlow.js for the page: of the light library only what the recipes need, made by esbuild.
 import {createHash} from 'node:crypto';
 import {existsSync, readFileSync, renameSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 
-const TFJS = '@tensorflow/tfjs-';
-const KERNELS = ['Add', 'Cast', 'FusedConv2D', 'Identity', 'MaxPool', 'Relu', 'Reshape', 'Slice',
-  'Softmax', '_FusedMatMul'];
-const LAYERS = ['advanced_activations', 'convolutional', 'core', 'normalization', 'pooling'];
+const OWN = ['./bundle.mjs', './layers.mjs'].map((name) => fileURLToPath(new URL(name, import.meta.url)));
 const NODE = ['fs', 'path', 'worker_threads', 'perf_hooks', 'os', 'crypto', 'util', 'ws'];
+// Of TensorFlow.js: what is imported for what it does. Its package claims that of many more.
+const EFFECTS = /(dist.flags|platform_browser|backend-cpu.dist.base)\.js$/;
 
-// Of one back end and all kernels in it.
-function backend(name, kernels) {
-  const lines = kernels.map((kernel) => {
-    const config = kernel.replace(/[A-Z]/, (letter) => letter.toLowerCase()) + 'Config';
-    return `import {${config} as ${name}${kernel}} from '${TFJS}backend-${name}/dist/kernels/${kernel}';
-      registerKernel(${name}${kernel});`;
-  });
-  return `import '${TFJS}backend-${name}/dist/base';\n${lines.join('\n')}`;
-}
+const required = (modules) => createRequire(join(modules, 'here.js'));
+const esbuild = (modules) => required(modules)('esbuild');
 
-const CPU = backend('cpu', [...KERNELS, 'BatchNorm']);
-const WASM = `${backend('wasm', [...KERNELS, 'FusedBatchNorm'])}
-  import {setWasmPaths} from '${TFJS}backend-wasm/dist/backend_wasm';
-  export const wasm = {setWasmPaths};`;
-const REST = `import {registerKernel} from '${TFJS}core/dist/kernel_registry';
-  ${LAYERS.map((name) => `import '${TFJS}layers/dist/layers/${name}';`).join('\n')}
-  export {loadLayersModel} from '${TFJS}layers/dist/exports';
-  export {tensor, tidy, zeros, setBackend, findBackendFactory} from '${TFJS}core';`;
+const used = {
+  name: 'used',
+  setup(build) {
+    build.onResolve({filter: /./}, async ({path, pluginData, ...rest}) => {
+      if (pluginData === 'used' || rest.kind === 'entry-point') return null;
+      const name = path === '@tensorflow/tfjs-core' ? `${path}/dist/base` : path;
+      const found = await build.resolve(name, {...rest, pluginData: 'used'});
+      return {...found, sideEffects: EFFECTS.test(found.path)};
+    });
+  },
+};
 
-const esbuild = (modules) => createRequire(join(modules, 'here.js'))('esbuild');
-
-function built(modules, contents) {
-  return esbuild(modules).build({
-    stdin: {contents, resolveDir: modules}, absWorkingDir: modules, bundle: true, write: false,
-    minify: true, metafile: true, format: 'iife', globalName: 'tf', target: 'es2020',
-    legalComments: 'none', external: NODE,
-  });
-}
+const build = (modules, options) => esbuild(modules).build({
+  absWorkingDir: modules, nodePaths: [join(modules, 'node_modules')], bundle: true, write: false,
+  minify: true, metafile: true, format: 'iife', globalName: 'tf', target: 'es2020',
+  legalComments: 'none', external: NODE, ...options,
+});
 
 // The first comments of the files that say whose they are, and the licences of their packages.
 function notices(modules, files) {
@@ -64,48 +55,53 @@ function notices(modules, files) {
     ...new Set(texts)].join('\n\n');
 }
 
-// {served, single, notices}: code for index.html and for digits.html, and the notices of both and of
-// the whole library. Made once, kept in `modules`.
+// {code, notices: of it and of the whole library}. Made once, kept in `modules`.
 async function light(modules) {
-  const digest = createHash('sha256').update(readFileSync(fileURLToPath(import.meta.url)));
+  const digest = createHash('sha256');
+  for (const name of OWN) digest.update(readFileSync(name));
   const file = join(modules, `light-${digest.digest('hex').slice(0, 16)}.json`);
   if (!existsSync(file)) {
-    const served = await built(modules, CPU + WASM + REST);
-    const single = await built(modules, CPU + REST);
-    const all = await built(modules, `import '${TFJS}backend-wasm'; import '@tensorflow/tfjs';`);
+    const built = await build(modules, {entryPoints: [OWN[1]], plugins: [used]});
+    const contents = `import '@tensorflow/tfjs-backend-wasm'; import '@tensorflow/tfjs';`;
+    const all = await build(modules, {stdin: {contents, resolveDir: modules}});
+    const files = [built, all].map(({metafile}) => Object.keys(metafile.inputs));
     const text = JSON.stringify({
-      served: served.outputFiles[0].text,
-      single: single.outputFiles[0].text,
-      notices: [served, all].map(({metafile}) => notices(modules, Object.keys(metafile.inputs))),
-    });
+      code: built.outputFiles[0].text, notices: files.map((names) => notices(modules, names))});
     writeFileSync(`${file}.${process.pid}`, text);
     renameSync(`${file}.${process.pid}`, file);
   }
   return JSON.parse(readFileSync(file, 'utf8'));
 }
 
-// Whether this code answers what the model is asked: its layers and kernels are in it.
-async function answers(code, model, weightData, shape) {
+// Whether the light library answers as the whole one does, on its back end in plain JavaScript.
+async function alike(modules, code, model, weightData, shape) {
+  const answer = async (tf) => {
+    await tf.setBackend('cpu');
+    const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
+    const loaded = await tf.loadLayersModel({load: async () => ({...model, weightSpecs, weightData})});
+    const values = Float32Array.from({length: 4 * 28 * 28}, (_, i) => Math.sin(i * i));
+    return loaded.predict(tf.tensor(values, [4, ...shape])).dataSync();
+  };
   try {
     const window = {document: {}}; // or it takes itself to be in Node
-    const tf = new Function('window', `${code}; return tf`)(window);
-    const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
-    await tf.setBackend('cpu');
-    const loaded = await tf.loadLayersModel({load: async () => ({...model, weightSpecs, weightData})});
-    loaded.predict(tf.zeros([1, ...shape])).dataSync();
-    return true;
+    const found = await answer(new Function('window', `${code}; return tf`)(window));
+    const wanted = await answer(required(modules)('@tensorflow/tfjs'));
+    return wanted.every((value, i) => Math.abs(value - found[i]) < 1e-6);
   } catch {
     return false;
   }
 }
 
-// {served, single, notices} for a model: the light library if it has all that the model needs.
+// {single, served: code for digits.html and for index.html, wasm: whether served has that back end,
+// notices}: the light library if it answers the model as it should, else the whole one.
 export async function library(modules, model, weightData, shape) {
-  const {served, single, notices} = await light(modules);
-  if (await answers(single, model, weightData, shape)) return {served, single, notices: notices[0]};
+  const {code, notices} = await light(modules);
+  if (await alike(modules, code, model, weightData, shape)) {
+    return {single: code, served: code, wasm: false, notices: notices[0]};
+  }
   const [tf, wasm] = ['tfjs/dist/tf', 'tfjs-backend-wasm/dist/tf-backend-wasm'].map((name) =>
     readFileSync(join(modules, 'node_modules/@tensorflow', `${name}.es2017.min.js`), 'utf8'));
-  return {served: `${tf}\n${wasm}`, single: tf, notices: notices[1]};
+  return {single: tf, served: `${tf}\n${wasm}`, wasm: true, notices: notices[1]};
 }
 
 // Without what only people read; names that other scripts use stay.

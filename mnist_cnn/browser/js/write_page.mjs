@@ -18,9 +18,6 @@ const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 
 const [modules, folder, settingsFile] = process.argv.slice(2);
 const page = join(dirname(fileURLToPath(import.meta.url)), '../static');
 const read = (name) => readFileSync(join(folder, name), 'utf8').replaceAll('\r\n', '\n');
-for (const name of BINARIES) {
-  copyFileSync(join(modules, 'node_modules/@tensorflow/tfjs-backend-wasm/dist', name), join(folder, name));
-}
 for (const name of ['style.css', ...OWN]) copyFileSync(join(page, name), join(folder, name));
 
 const model = JSON.parse(read('model.json'));
@@ -36,13 +33,16 @@ const json = (value) => JSON.stringify(value).replaceAll('<', '\\u003c');
 const paths = model.weightsManifest.flatMap((group) => group.paths);
 const shards = Buffer.concat(paths.map((path) => readFileSync(join(folder, path))));
 const weights = new Uint8Array(shards).buffer;
-const {served, single, notices} = await library(modules, model, weights, settings.adapter.shape);
+const {served, single, wasm, notices} = await library(modules, model, weights, settings.adapter.shape);
 writeFileSync(join(folder, 'tf.min.js'), served);
+for (const name of wasm ? BINARIES : []) {
+  copyFileSync(join(modules, 'node_modules/@tensorflow/tfjs-backend-wasm/dist', name), join(folder, name));
+}
 writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
 
 const scripts = ['tf.min.js', ...OWN];
 write('index.html', {
-  csp: `${POLICY}script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'`,
+  csp: `${POLICY}script-src 'self'${wasm ? " 'wasm-unsafe-eval'" : ''}; style-src 'self'; connect-src 'self'`,
   style: '<link rel="stylesheet" href="style.css">',
   settings: json(settings),
   scripts: scripts.map((name) => `<script src="${name}" defer></script>`).join('\n'),

@@ -45,7 +45,7 @@ class Reader {
         if (!tf.findBackendFactory(name) || !await tf.setBackend(name)) continue;
         this.backend = name;
         const loaded = await load(source);
-        ask(loaded, tf.zeros([1, ...adapter.shape])); // compiles
+        ask(loaded, tf.tensor(new Float32Array(28 * 28), [1, ...adapter.shape])); // compiles
         this.model = loaded;
         return;
       } catch (error) {
@@ -101,7 +101,9 @@ function ask(model, inputs) {
 
 /** @param {Embedded} model */
 function embedded({data, ...model}) {
-  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const text = atob(data);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
   return {load: async () => ({...model, weightSpecs, weightData: bytes.buffer})};
 }
