@@ -398,6 +398,12 @@ def test_types_of_the_page():
     assert node.run(tsc, "-p", str(ROOT / "tests" / "js")) == ""
 
 
+def test_the_linter_finds_nothing():
+    oxlint = node.modules(ROOT / "tests" / "js") / "node_modules/oxlint/bin/oxlint"
+    config, ours = ROOT / "tests" / "js" / ".oxlintrc.json", ROOT / "mnist_cnn" / "browser"
+    node.run(oxlint, "-c", str(config), "--deny-warnings", str(ours), str(config.parent))
+
+
 def test_serve_says_what_a_folder_without_a_page_holds(tmp_path, capsys):
     assert cli.run(["serve", "--output", str(tmp_path)]) == 1
     assert "first: mlflow run . -e convert" in capsys.readouterr().err

@@ -105,7 +105,7 @@ async function answer({folder, inputs, count, output}) {
     tf.dispose([tensors, outputs]);
     return read;
   };
-  const warm = count > batch ? await part(0) : null; // compiles and allocates
+  if (count > batch) await part(0); // compiles and allocates
   const started = performance.now();
   const parts = [];
   for (let from = 0; from < count; from += batch) parts.push(await part(from));

@@ -2,8 +2,8 @@
 //
 // Adds index.html with its files, and digits.html, all in one, to FOLDER, which holds model.json and
 // its shards. SETTINGS: a JSON file {temperature, sure_from, none_below, adapter: {shape, low, high,
-// output}, network: which it is, for people}. TensorFlow.js comes from MODULES, the page's own files from ../static. Nothing is fetched
-// from elsewhere, and a Content-Security-Policy forbids it.
+// output}, network: which it is, for people}. TensorFlow.js comes from MODULES, the page's own files
+// from ../static. Nothing is fetched from elsewhere, and a Content-Security-Policy forbids it.
 import {createHash} from 'node:crypto';
 import {copyFileSync, readFileSync, writeFileSync} from 'node:fs';
 import {dirname, join} from 'node:path';

@@ -76,8 +76,18 @@ function choose() {
   if (mode) sheets[mode] = ink.sheet;
   mode = chosen('mode');
   document.body.dataset.mode = mode;
-  document.title = mode === 'number' ? 'Write a number' : 'Draw a digit';
+  document.title = element('title').textContent =
+    mode === 'number' ? 'Write a number' : 'Draw a digit';
   ink.turn(sheets[mode] ?? {strokes: [], past: [], future: []});
+}
+
+/** Between frames, so that all is compiled when the pen comes. @param {number} answers */
+function warm(answers) {
+  if (!answers || ink.strokes.length) return;
+  const spiral = Array.from({length: 60}, (_, i) =>
+    /** @type {Point} */ ([i * Math.cos(i / 6), i * Math.sin(i / 6)]));
+  reader.read([/** @type {Float32Array} */ (prepare([{points: spiral}]))]);
+  setTimeout(warm, 20, answers - 1);
 }
 
 element('clear').addEventListener('click', () => ink.clear());
@@ -97,6 +107,7 @@ reader.load().then(() => {
   Object.assign(element('answer').dataset, {
     backend: reader.backend, ready: performance.now().toFixed(0)});
   changed();
+  warm(20);
 }, (error) => {
   element('words').textContent = location.protocol === 'file:' && !settings.model
     ? 'A browser does not load a model from a file. Open digits.html, or: mlflow run . -e serve'

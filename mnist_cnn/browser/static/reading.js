@@ -63,7 +63,8 @@ class Reader {
     pictures.forEach((picture, i) =>
       values.set(picture.map((value) => low + value * (high - low)), i * size));
     const raw = ask(this.model, tf.tensor(values, [pictures.length, ...shape]));
-    return pictures.map((_, i) => this.judged(this.calibrated([...raw.slice(10 * i, 10 * i + 10)])));
+    return pictures.map((_, i) =>
+      this.judged(this.calibrated(Array.from(raw.slice(10 * i, 10 * i + 10)))));
   }
 
   /**
