@@ -137,23 +137,12 @@ const LAYERS = {
   },
 };
 
-async function fetched(address) {
-  const model = await (await fetch(address)).json();
-  const groups = model.weightsManifest;
-  const files = await Promise.all(groups.flatMap(({paths}) => paths).map((path) => fetch(path)));
-  return {
-    ...model,
-    weightSpecs: groups.flatMap(({weights}) => weights),
-    weightData: await new Blob(await Promise.all(files.map((file) => file.blob()))).arrayBuffer(),
-  };
-}
-
-// Of a sequential model: `source` is the address of its model.json, or has load() that gives it.
+// Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
-  const told = await (typeof source === 'string' ? fetched(source) : source.load());
-  const {class_name: kind, config} = told.modelTopology.model_config;
+  const {modelTopology, weightSpecs, weightData} = await source.load();
+  const {class_name: kind, config} = modelTopology.model_config;
   if (kind !== 'Sequential') throw new Error('not a sequential model');
-  const weights = Object.entries(decodeWeights(told.weightData, told.weightSpecs));
+  const weights = Object.entries(decodeWeights(weightData, weightSpecs));
   const steps = config.layers.map(({class_name, config}) => {
     const start = `${config.name}/`;
     const own = weights.filter(([name]) => name.startsWith(start));

@@ -17,16 +17,20 @@ const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 
 
 const [modules, folder, settingsFile] = process.argv.slice(2);
 const page = join(dirname(fileURLToPath(import.meta.url)), '../static');
-const read = (name) => readFileSync(join(folder, name), 'utf8').replaceAll('\r\n', '\n');
-for (const name of ['style.css', ...OWN]) copyFileSync(join(page, name), join(folder, name));
 
-const model = JSON.parse(read('model.json'));
-const settings = {...JSON.parse(readFileSync(settingsFile, 'utf8')), format: model.format};
+const model = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
+const settings = {...JSON.parse(readFileSync(settingsFile, 'utf8')), format: model.format, model};
 function write(name, filled) {
   let html = readFileSync(join(page, 'index.html'), 'utf8');
   for (const [key, text] of Object.entries(filled)) html = html.replace(`{{${key}}}`, () => text);
   writeFileSync(join(folder, name), html);
 }
+const own = (name) => readFileSync(join(page, name), 'utf8');
+const script = minified(modules, OWN.map(own).join('\n'), 'js');
+const style = minified(modules, own('style.css'), 'css');
+writeFileSync(join(folder, 'page.js'), script);
+writeFileSync(join(folder, 'style.css'), style);
+
 // No "<", or a model's metadata could end the element.
 const json = (value) => JSON.stringify(value).replaceAll('<', '\\u003c');
 
@@ -40,18 +44,15 @@ for (const name of wasm ? BINARIES : []) {
 }
 writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
 
-const scripts = ['tf.min.js', ...OWN];
 write('index.html', {
   csp: `${POLICY}script-src 'self'${wasm ? " 'wasm-unsafe-eval'" : ''}; style-src 'self'; connect-src 'self'`,
   style: '<link rel="stylesheet" href="style.css">',
   settings: json(settings),
-  scripts: scripts.map((name) => `<script src="${name}" defer></script>`).join('\n'),
+  scripts: ['tf.min.js', 'page.js'].map((name) => `<script src="${name}"></script>`).join('\n'),
 });
 
 // A file cannot fetch WebAssembly: digits.html computes in plain JavaScript.
-const own = OWN.map((name) => minified(modules, read(name), 'js'));
-const inline = [single, ...own].map((code) => code.replaceAll('</script', '<\\/script'));
-const style = minified(modules, read('style.css'), 'css');
+const inline = [single, script].map((code) => code.replaceAll('</script', '<\\/script'));
 const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 write('digits.html', {
   csp: `${POLICY}script-src ${inline.map(hash).join(' ')}; style-src ${hash(style)}`,

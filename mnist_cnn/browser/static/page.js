@@ -84,9 +84,8 @@ function choose() {
 /** Between frames, so that all is compiled when the pen comes. @param {number} answers */
 function warm(answers) {
   if (!answers || ink.strokes.length) return;
-  const spiral = Array.from({length: 60}, (_, i) =>
-    /** @type {Point} */ ([i * Math.cos(i / 6), i * Math.sin(i / 6)]));
-  reader.read([/** @type {Float32Array} */ (prepare([{points: spiral}]))]);
+  const wave = Array.from({length: 60}, (_, i) => /** @type {Point} */ ([i, 30 * Math.sin(i / 9)]));
+  reader.read([/** @type {Float32Array} */ (prepare([{points: wave}]))]);
   setTimeout(warm, 20, answers - 1);
 }
 
@@ -109,7 +108,7 @@ reader.load().then(() => {
   changed();
   warm(20);
 }, (error) => {
-  element('words').textContent = location.protocol === 'file:' && !settings.model
+  element('words').textContent = location.protocol === 'file:' && !settings.model.data
     ? 'A browser does not load a model from a file. Open digits.html, or: mlflow run . -e serve'
     : `The network could not be loaded: ${error.message}`;
 });

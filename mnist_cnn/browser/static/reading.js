@@ -2,7 +2,8 @@
 // The network: loaded, asked, and its answers as probabilities with what may be said of them.
 'use strict';
 
-/** @typedef {{weightsManifest: {weights: object[]}[], data: string}} Embedded model.json, shards */
+/** @typedef {{weights: object[], paths: string[]}} Shards */
+/** @typedef {{weightsManifest: Shards[], data?: string}} Model model.json; in digits.html with weights */
 /** @typedef {'empty' | 'none' | 'unsure' | 'sure'} State */
 /** @typedef {{state: State, digit: number, share: number, shares: number[]}} Answer */
 /**
@@ -13,7 +14,7 @@
  * @property {number} none_below an answer of less confidence than this is no digit
  * @property {{low: number, high: number, shape: number[], output: string}} adapter
  * @property {string} network which network it is
- * @property {Embedded} [model] all of it, in digits.html
+ * @property {Model} model
  */
 
 // WebAssembly's kernels that are wrong: of negative numbers the largest is 0, strides are mixed up.
@@ -31,7 +32,6 @@ class Reader {
   /** With the first back end that answers. */
   async load() {
     const {model, format, adapter} = this.settings;
-    const source = model ? embedded(model) : 'model.json';
     const load = format === 'graph-model' ? tf.loadGraphModel : tf.loadLayersModel;
     const wanted = new URLSearchParams(location.search).get('backend');
     if (tf.wasm) tf.wasm.setWasmPaths(new URL('./', location.href).href);
@@ -44,7 +44,7 @@ class Reader {
       try {
         if (!tf.findBackendFactory(name) || !await tf.setBackend(name)) continue;
         this.backend = name;
-        const loaded = await load(source);
+        const loaded = await load({load: () => whole(model)});
         ask(loaded, tf.tensor(new Float32Array(28 * 28), [1, ...adapter.shape])); // compiles
         this.model = loaded;
         return;
@@ -100,11 +100,26 @@ function ask(model, inputs) {
   return answers;
 }
 
-/** @param {Embedded} model */
-function embedded({data, ...model}) {
+/** What a loader of TensorFlow.js gives. @param {Model} model */
+async function whole({data, ...model}) {
+  const groups = model.weightsManifest;
+  const files = data ? [decoded(data)]
+    : await Promise.all(groups.flatMap(({paths}) => paths).map(fetched));
+  return {...model, weightSpecs: groups.flatMap(({weights}) => weights),
+    weightData: await new Blob(files).arrayBuffer()};
+}
+
+/** @param {string} path @returns {Promise<Blob>} */
+async function fetched(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
+  return response.blob();
+}
+
+/** @param {string} data in base64 */
+function decoded(data) {
   const text = atob(data);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
-  return {load: async () => ({...model, weightSpecs, weightData: bytes.buffer})};
+  return bytes;
 }
