@@ -46,7 +46,8 @@ def _verb(name: str, what: str, *rows: click.Option) -> click.Command:
         global verb_has_begun
         action = getattr(import_module(f"mnist_cnn.{name}"), name)
         verb_has_begun = True
-        return action(**values) or 0
+        code = action(**values)
+        return code if isinstance(code, int) else 0
 
     settings = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --batch-size
     return click.Command(name, settings, act, list(rows), what, _hyperparameters(of_recipe), what)

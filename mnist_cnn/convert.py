@@ -143,12 +143,12 @@ def _add_page(
 
     decide = slice(samples.validation)
     validation = labels[decide], adapter.probabilities(samples.expected[0][decide])
-    known, metrics, misread = certainty.read_drawings(predict, *recorded, validation)
+    known, metrics, misread = certainty.read_drawings(predict, recorded, validation)
     mlflow.log_figure(misread, "misread_drawings.png")
     kilobytes, accuracy = figures["tfjs_bytes"] / 1000, figures["tfjs_test_accuracy"]
     network += f", {kilobytes:,.0f} kB, {accuracy:.2%} of the test images right"
     settings = folder.with_suffix(".settings")
-    content = asdict(known) | {"adapter": asdict(adapter), "network": network}
+    content = known | {"adapter": asdict(adapter), "network": network}
     settings.write_text(json.dumps(content))
     node.run("write_page.mjs", str(node.modules()), str(folder), str(settings))
     mlflow.log_artifact(str(folder / "digits.html"))

@@ -22,13 +22,9 @@ from mnist_cnn.tracking import registry
 from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 from mnist_cnn.train import log_dataset
 
-# Tags of a version that say how it was made.
-ORIGIN = ("recipe", "seed", "dataset", "dataset_digest")
-
 # So many images, the first, under corruption, for behaviour and under attack, at each depth: these
 # take many predictions an image, an attack 40 gradients.
-IMAGES: dict[str, tuple[int | None, ...]]
-IMAGES = {"standard": (2000, 1000, 200), "full": (None, None, 2000)}
+IMAGES: dict[str, tuple] = {"standard": (2000, 1000, 200), "full": (None, None, 2000)}
 
 
 def evaluate(
@@ -55,13 +51,11 @@ def evaluate(
         correct = validation[1].argmax(1) == validation[0]
         temperature = metrics.best_temperature(*validation)
         found, tables, probabilities = measure(network, test, temperature, depth)
-        print(".", flush=True)
         registry.log_metrics(ref, found, log_dataset(test, dataset, "test"))
         if dataset != "fashion_mnist":
             _, drawn, misread = certainty.read_drawings(
                 lambda images: predict(network, np.rint(images).astype(np.uint8)),
-                *(recorded.images, recorded.labels, recorded.writers),
-                validation,
+                *(recorded, validation),
             )
             mlflow.log_figure(misread, "misread_drawings.png")
             registry.log_metrics(ref, drawn)
@@ -69,7 +63,7 @@ def evaluate(
         # Not one of the test images; the logged model has it from `train`.
         found["val_accuracy"] = float(correct.mean())
         mlflow.log_metric("val_accuracy", found["val_accuracy"])
-        summary = _log_summary(ref, dataset, found, tables, len(test))
+        summary = _log_summary(ref, dataset, found, tables)
         print(summary)
         if promote and ref.name == registry.NAME:
             verdict = gate(ref, network, correct, training)
@@ -85,55 +79,42 @@ def measure(
 
     Each part is announced on standard output. `temperature`: fitted on the validation images.
     """
-    print(", test images", end="", flush=True)
-    started = time.perf_counter()
-    probabilities = predict(network, test.x)
-    seconds = time.perf_counter() - started
-    predictions = probabilities.argmax(axis=1)
-    predicted = partial(predict, network)
+    tell, predicted = partial(print, end="", flush=True), partial(predict, network)
     parts = [Split(test.x[:count], test.y[:count]) for count in IMAGES[depth]]
-    print(", corruptions", end="", flush=True)
-    under = robustness.under_corruption(predicted, parts[0], every_strength=depth == "full")
-    print(", behaviour", end="", flush=True)
-    behaviour = robustness.behaviour(predicted, parts[1])
-    print(", attacks", end="", flush=True)
-    attacks = robustness.attacks(network, parts[2])
-    found = summary_metrics(test.y, probabilities, temperature)
-    found |= {"evaluate_seconds": seconds} | robustness.robust_metrics(under) | behaviour | attacks
-    tables = {
-        "robustness": robustness.robustness_table(under),
-        "per_class": metrics.per_class(test.y, predictions),
-        "slices": robustness.slices(test, predictions == test.y),
-    }
-    return found, tables, probabilities
-
-
-def summary_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, temperature: float
-) -> dict[str, float]:
-    """Accuracy, loss and calibration of probabilities (n, 10), each with its 95 % interval."""
-    accuracy = metrics.accuracy(probabilities.argmax(axis=1) == labels)
-    scaled = metrics.calibrated(probabilities, temperature)
-    error = metrics.expected_calibration_error
+    tell(", test images")
+    started = time.perf_counter()
+    answers = test.y, predict(network, test.x)
+    seconds = time.perf_counter() - started
+    found = {"evaluate_seconds": seconds, "calibration/temperature": temperature}
+    predictions = answers[1].argmax(axis=1)
+    correct, error = predictions == test.y, metrics.expected_calibration_error
+    scaled = test.y, metrics.calibrated(answers[1], temperature)
     intervals = {
-        "test_accuracy": accuracy,
-        "test_loss": metrics.bootstrapped(metrics.cross_entropy, labels, probabilities),
-        "test_ece": metrics.bootstrapped(error, labels, probabilities),
-        "calibration/ece_calibrated": metrics.bootstrapped(error, labels, scaled),
+        "test_accuracy": metrics.accuracy(correct),
+        "test_loss": metrics.bootstrapped(metrics.cross_entropy, *answers),
+        "test_ece": metrics.bootstrapped(error, *answers),
+        "calibration/ece_calibrated": metrics.bootstrapped(error, *scaled),
     }
-    # The ends beside it too: whoever read these names before finds them.
-    found = {"test_accuracy_low": accuracy[1], "test_accuracy_high": accuracy[2]}
-    for name, interval in intervals.items():
-        found |= metrics.with_interval(name, interval)
-    return found | {"calibration/temperature": temperature}
+    found |= metrics.with_intervals(intervals)
+    # Beside it too: whoever read these names before finds them.
+    found |= {end: found[f"interval/{end}"] for end in ("test_accuracy_low", "test_accuracy_high")}
+    tell(", corruptions")
+    table, robust = robustness.under_corruption(predicted, parts[0], depth == "full")
+    tell(", behaviour")
+    behaviour = robustness.behaviour(predicted, parts[1])
+    tell(", attacks")
+    found |= robust | behaviour | robustness.attacks(network, parts[2])
+    tell(".\n")
+    tables = {
+        "robustness": table,
+        "per_class": metrics.per_class(test.y, predictions),
+        "slices": robustness.slices(test, correct),
+    }
+    return found, tables, answers[1]
 
 
 def log_report(
-    split: Split,
-    probabilities: np.ndarray,
-    temperature: float,
-    tables: dict[str, pd.DataFrame],
-    title: str,
+    split: Split, probabilities: np.ndarray, temperature: float, tables: dict, title: str
 ) -> None:
     """Log the classification report, the tables, the plots and the wrong predictions."""
     predictions = probabilities.argmax(axis=1)
@@ -143,9 +124,8 @@ def log_report(
     report = classification_report(split.y, predictions, output_dict=True, **options)
     mlflow.log_dict(report, "classification_report.json")
     confusion = confusion_matrix(split.y, predictions, labels=range(10))
-    counts = pd.DataFrame(confusion).rename_axis("true\\predicted")
-    mlflow.log_text(counts.to_csv(), "confusion_matrix.csv")
-    for name, table in tables.items():
+    counts = pd.DataFrame(confusion).rename_axis("true\\predicted").reset_index()
+    for name, table in (tables | {"confusion_matrix": counts}).items():
         mlflow.log_text(table.to_csv(index=False), f"{name}.csv")
 
     scaled = metrics.calibrated(probabilities, temperature)
@@ -153,46 +133,39 @@ def log_report(
         "as it is": metrics.calibration(split.y, probabilities),
         "with temperature": metrics.calibration(split.y, scaled),
     }
-    right = f"{np.trace(confusion):,} of {len(split):,} right"
-    errors = 100 * metrics.error_matrix(confusion)
+    right = f"confusion matrix, {np.trace(confusion):,} of {len(split):,} right"
+    errors, wrong = 100 * metrics.error_matrix(confusion), "errors, % of the true digit"
     clean = (predictions == split.y)[: tables["robustness"].images[0]]
-    for file, figure in {
-        "confusion_matrix_plot": plots.confusion_matrix_plot(
-            confusion, ",d", f"Confusion matrix, {title}: {right}"
-        ),
-        "confusion_matrix_error_plot": plots.confusion_matrix_plot(
-            errors, ".2g", f"Confusion-matrix errors, {title}\n% of the true digit"
-        ),
+    figures = {
+        "confusion_matrix_plot": plots.confusion_matrix_plot(confusion, f"{title}: {right}"),
+        "confusion_matrix_error_plot": plots.confusion_matrix_plot(errors, f"{title}: {wrong}"),
         "calibration": plots.reliability_diagram(bins, f"Calibration, {title}"),
         "misclassified": plots.misclassified(split.x, split.y, scaled),
         "robustness": plots.robustness(tables["robustness"], clean, title),
-    }.items():
-        mlflow.log_figure(figure, f"{file}.png")
+    }
+    for name, figure in figures.items():
+        mlflow.log_figure(figure, f"{name}.png")
 
 
 def _log_summary(
-    ref: registry.ModelRef,
-    dataset: str,
-    found: dict[str, float],
-    tables: dict[str, pd.DataFrame],
-    images: int,
+    ref: registry.ModelRef, dataset: str, found: dict[str, float], tables: dict[str, pd.DataFrame]
 ) -> str:
     """Log the model card, put it and the headline on the version; returns the headline in words."""
-    worst = tables["slices"].iloc[0]
-    origin = {"dataset": dataset} | {k: v for k, v in ref.tags.items() if k in ORIGIN}
-    card = model_card(str(ref), origin, found, tables["per_class"], tables["slices"])
+    card = model_card(str(ref), ref.tags, dataset, found, tables)
     mlflow.log_text(card, "model_card.md")
-    mlflow.set_tags({"dataset": dataset, "model_version": ref.version, "worst_slice": worst.slice})
-    accuracy, robust = f"{found['test_accuracy']:.4f}", f"{found['robust_accuracy']:.4f}"
-    interval = f"{found['test_accuracy_low']:.4f} to {found['test_accuracy_high']:.4f}"
-    registry.tag(ref, test_accuracy=accuracy, test_accuracy_interval=interval)
     if ref.version:  # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more
         mlflow.MlflowClient().update_model_version(ref.name, ref.version, card[:5000])
-    low, high = (found[f"interval/robust_accuracy_{end}"] for end in ("low", "high"))
+    worst = tables["slices"].iloc[0]
+    mlflow.set_tags({"dataset": dataset, "model_version": ref.version, "worst_slice": worst.slice})
+    number = {name: f"{value:.4f}" for name, value in found.items()}
+    accuracy, low, high = (number[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
+    registry.tag(ref, test_accuracy=accuracy, test_accuracy_interval=f"{low} to {high}")
+    robust = number["robust_accuracy"]
+    ends = "{interval/robust_accuracy_low} to {interval/robust_accuracy_high}".format(**number)
     return (
-        f"{ref}: test accuracy {accuracy} (95 % interval {interval}), {images:,} images in "
-        f"{found['evaluate_seconds']:.2f} s. Under corruption {robust} ({low:.4f} to "
-        f"{high:.4f}); worst slice: {worst.slice}, {worst.accuracy:.4f}."
+        f"{ref}: test accuracy {accuracy} (95 % interval {low} to {high}), "
+        f"{tables['slices'].images.max():,} images in {found['evaluate_seconds']:.2f} s. Under "
+        f"corruption {robust} ({ends}); worst slice: {worst.slice}, {worst.accuracy:.4f}."
     )
 
 

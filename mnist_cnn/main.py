@@ -5,7 +5,7 @@ from mnist_cnn.evaluate import evaluate
 from mnist_cnn.learning.data import load_test
 from mnist_cnn.recipes import Recipe, hyperparameters
 from mnist_cnn.tracking import registry, runs
-from mnist_cnn.train import train_version
+from mnist_cnn.train import train
 
 
 def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> None:
@@ -14,7 +14,7 @@ def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -
     with runs.tracked("main", seed=seed, dataset=dataset, **settings):
         runs.name_run(f"main {recipe.name} seed {seed}")
         load_test(dataset)  # refused now, not by evaluate after an hour of training
-        version = train_version(recipe, seed, dataset, drawings)
+        version = train(recipe, seed, dataset, drawings)
         model = f"models:/{registry.NAME}/{version}"
         runs.describe_run(f"Version {version}: trained, then evaluated, then converted.")
         evaluate(model, dataset, promote=True)

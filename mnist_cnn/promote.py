@@ -50,8 +50,7 @@ def promote(version: int) -> None:
         ref = registry.find(f"models:/{NAME}/{version}")
         before = registry.champion() or "none"
         verdict = f"Version {version} is champion by a person's decision; before: {before}."
-        _save_verdict(ref, verdict)
-        _set_champion(ref, "a person")
+        _conclude(ref, verdict, "a person")
         describe_run(verdict)
         print(verdict)
 
@@ -69,18 +68,12 @@ def gate(ref: ModelRef, network: keras.Model, correct: np.ndarray, data: Trainin
             wins, verdict = _verdict(ref, network, correct, data, champion)
             if not wins or registry.champion() == champion:
                 break
-        _save_verdict(ref, verdict)
-        if wins:
-            _set_champion(ref, "the rule")
+        _conclude(ref, verdict, "the rule" if wins else "")
     return verdict
 
 
 def _verdict(
-    ref: ModelRef,
-    network: keras.Model,
-    correct: np.ndarray,
-    data: Training,
-    champion: ModelRef | None,
+    ref: ModelRef, new: keras.Model, correct: np.ndarray, data: Training, champion: ModelRef | None
 ) -> tuple[bool, str]:
     """Whether the version becomes champion, and why."""
     this = f"version {ref.version}"
@@ -95,57 +88,60 @@ def _verdict(
     if champion.version == ref.version:
         return False, f"{this.capitalize()} is the champion already."
     if champion.tags.get("dataset_digest") != data.digest:
-        return False, (
-            f"{stays}: it was trained on other images, so the two cannot be compared; "
-            f"`promote version={ref.version}` decides by hand."
+        by_hand = f"`promote version={ref.version}` decides by hand"
+        return (
+            False,
+            f"{stays}: it was trained on other images, so nothing compares them; {by_hand}.",
         )
 
-    old = registry.load(champion)
-    old_correct = predict(old, data.validation.x).argmax(1) == data.validation.y
-    test = mcnemar(correct, old_correct)
-    mlflow.log_metrics({"gate/p_value": test.p_value, "gate/gain": test.gain})
-    p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
+    old, images = registry.load(champion), data.validation
+    before = predict(old, images.x).argmax(1) == images.y
+    p_value, gain = mcnemar(correct, before)
+    mlflow.log_metrics({"gate/p_value": p_value, "gate/gain": gain[0]})
+    p = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    value, low, high = (f"{100 * share:+.2f}" for share in gain)
     evidence = (
-        f"On {len(correct):,} validation images {test.only_new} are right only with {this}, "
-        f"{test.only_old} only with version {champion.version}.\n"
-        f"Exact McNemar {p}, {LEVEL} needed; gain {100 * test.gain:+.2f} points, "
-        f"95 % interval {100 * test.low:+.2f} to {100 * test.high:+.2f}."
+        f"On {len(correct):,} validation images {(correct & ~before).sum()} are right only with "
+        f"{this}, {(before & ~correct).sum()} only with version {champion.version}.\n"
+        f"Exact McNemar {p}, {LEVEL} needed; gain {value} points, 95 % interval {low} to {high}."
     )
-    wins = test.p_value < LEVEL
+    wins = p_value < LEVEL
     if wins:
-        loss, name = _largest_loss(network, old, data.validation, correct, old_correct)
+        loss, name = _largest_loss([new, old], [correct, before], images)
         mlflow.log_metric("gate/largest_loss", loss)
-        evidence += (
-            f"\nLargest proven loss {100 * loss:.2f} points ({name}), {100 * MARGIN:.0f} allowed."
-        )
+        allowed = f"{100 * MARGIN:.0f} allowed"
+        evidence += f"\nLargest proven loss {100 * loss:.2f} points ({name}), {allowed}."
         wins = loss <= MARGIN
     told = f"{this.capitalize()} is the new champion" if wins else stays
     return wins, f"{told}.\n{evidence}"
 
 
 def _largest_loss(
-    new: keras.Model,
-    old: keras.Model,
-    images: Split,
-    new_correct: np.ndarray,
-    old_correct: np.ndarray,
+    models: list[keras.Model], correct: list[np.ndarray], images: Split
 ) -> tuple[float, str]:
-    """Under which corruption or in which slice `new` is proven to lose most, and how much.
+    """What the first of two models is proven to lose most, and where: a corruption or a slice.
 
-    The booleans (n,) say which images each predicts correctly.
+    `correct`: booleans (n,), which images each predicts correctly.
     """
-    pairs = {name: (old_correct[few], new_correct[few]) for name, few in thirds(images.x).items()}
+    found = {name: [mine[few] for mine in correct] for name, few in thirds(images.x).items()}
     for name in CORRUPTIONS:
         bad, labels = corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
-        before, after = (predict(model, bad).argmax(1) == labels for model in (old, new))
-        pairs[name] = before, after
-    tests = {name: mcnemar(*pair) for name, pair in pairs.items()}
-    proven = [(test.gain, name) for name, test in tests.items() if test.p_value < LEVEL]
+        found[name] = [predict(model, bad).argmax(1) == labels for model in models]
+    tests = ((name, *mcnemar(old, new)) for name, (new, old) in found.items())
+    proven = [(loss[0], name) for name, p_value, loss in tests if p_value < LEVEL]
     return max(proven, default=(0.0, "nowhere"))
 
 
-def _set_champion(ref: ModelRef, by: str) -> None:
-    """Move the alias, and add a row to the table in the registered model's description."""
+def _conclude(ref: ModelRef, verdict: str, by: str) -> None:
+    """Keep the verdict; if it was made champion `by` something, move the alias and say so.
+
+    That is a row in the table of the registered model's description.
+    """
+    line = verdict.replace("\n", " ")
+    mlflow.set_tag("verdict", line)
+    registry.tag(ref, verdict=line)
+    if not by:
+        return
     client = mlflow.MlflowClient()
     retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, ref.version)
     text = client.get_registered_model(NAME).description or ""
@@ -155,9 +151,3 @@ def _set_champion(ref: ModelRef, by: str) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     rows = [*table.splitlines(), f"| {now}&nbsp; | {ref.version} | {by} |"][-50:]
     client.update_registered_model(NAME, about + SINCE + "\n".join(rows) + "\n")
-
-
-def _save_verdict(ref: ModelRef, verdict: str) -> None:
-    line = verdict.replace("\n", " ")
-    mlflow.set_tag("verdict", line)
-    registry.tag(ref, verdict=line)

@@ -1,7 +1,6 @@
 """`mlflow run . -e train`: a recipe, trained, logged and registered as the new candidate."""
 
 import hashlib
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -26,14 +25,10 @@ from mnist_cnn.tracking import registry, runs, unlogged
 from mnist_cnn.tracking.failures import no_retries, retry_on_conflict
 
 POINTS = 50  # of the learning curves by step, and one more for each epoch
+RATE = "batch/learning_rate"
 
 
-def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> None:
-    """Train `recipe` and register the model; see `train_version`."""
-    train_version(recipe, seed, dataset, drawings)
-
-
-def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> str:
+def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> str:
     """Version number of the model, trained in a tracked run and now the candidate.
 
     `drawings`: a file of recorded drawings to learn from too.
@@ -41,18 +36,20 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset, "drawings": drawings}
     with runs.tracked("train", **settings, **hyperparameters(recipe)):
         runs.name_run(f"train {recipe.name} seed {seed}")
-        data = load_training(dataset)
-        runs.log_params({"dataset_digest": data.digest, **runs.environment()})
+        data, about = load_training(dataset), runs.environment()
+        settings["dataset_digest"] = data.digest
+        runs.log_params({"dataset_digest": data.digest, **about})
         images = log_dataset(data.train, dataset, "training", data.digest)
 
         taught = with_drawings(data, drawings) if drawings else data
         epochs = LogEpochs()
-        cache_file = unlogged.cache_file(recipe, seed, taught.digest, runs.environment())
+        cache_file = unlogged.cache_file(recipe, seed, taught.digest, about)
         if kept := unlogged.load(cache_file, recipe):
             print("This model is trained already, and was not logged: it is logged now.")
             fitted, epochs.metrics = kept
         else:
             fitted = fit(recipe, taught, seed, callbacks=[epochs, PrintEpochs()])
+            epochs.add_learning_rates()
 
         with unlogged.until_logged(cache_file, fitted, epochs.metrics):
             epochs.deliver()
@@ -64,12 +61,9 @@ def train_version(recipe: Recipe, seed: int, dataset: str, drawings: str | None 
             *_, (_, _, moment, step) = epochs.metrics  # so that the run has one value an epoch
             figures["train_seconds"] = fitted.train_seconds
             mlflow.log_metrics(figures, step, timestamp=moment, model_id=model_id, dataset=images)
-            tags = settings | {"dataset_digest": data.digest}
-            number = registry.register(f"models:/{model_id}", tags)
-        result = (
-            f"val_accuracy {fitted.history['val_accuracy'][-1]:.4f} after "
-            f"{fitted.train_seconds:.1f} s of fit"
-        )
+            number = registry.register(f"models:/{model_id}", settings)
+        accuracy = fitted.history["val_accuracy"][-1]
+        result = f"val_accuracy {accuracy:.4f} after {fitted.train_seconds:.1f} s of fit"
         runs.describe_run(f"{recipe.name}: {recipe.claim}.\n\nVersion {number}: {result}.")
     print(f"Version {number} of {registry.NAME} is the new candidate: {result}.")
     return number
@@ -84,10 +78,7 @@ def log_dataset(split: Split, dataset: str, context: str, digest: str | None = N
 
 
 def with_drawings(data: Training, path: str) -> Training:
-    """`data` with the drawings of a file among the training images, as one image in fifty.
-
-    They are repeated for it, for a person draws a few dozen. Raises UserError.
-    """
+    """`data` and the drawings of a file, repeated to be one image in fifty. Raises UserError."""
     own = read(path)
     times = max(1, round(len(data.train) / 50 / len(own.labels)))
     images = np.repeat(np.rint(255 * own.images).astype(np.uint8), times, axis=0)
@@ -99,7 +90,7 @@ def with_drawings(data: Training, path: str) -> Training:
 
 def _log_model(model: keras.Model, name: str, example: np.ndarray) -> str:
     keras.config.disable_interactive_logging()  # MLflow tries the example, with a progress bar
-    logged = mlflow.tensorflow.log_model(
+    return mlflow.tensorflow.log_model(
         model,
         name=name,
         input_example=scaled(example),
@@ -107,38 +98,30 @@ def _log_model(model: keras.Model, name: str, example: np.ndarray) -> str:
         keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
         # Explicit, or MLflow spends half a minute inferring them.
         pip_requirements=[f"{name}=={version(name)}" for name in runs.PACKAGES],
-    )
-    return logged.model_id
+    ).model_id
 
 
 class PrintEpochs(keras.callbacks.Callback):
-    """A line for each epoch that fits 80 columns; its progress too, if a person is watching."""
-
-    def on_train_batch_end(self, batch: int, logs: dict) -> None:  # noqa: D102
-        if sys.stdout.isatty():
-            share = (batch + 1) / self.params["steps"]
-            print(f"Training: {share:.0%} of the epoch", end="\r", flush=True)
+    """A line for each epoch that fits 80 columns."""
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
-        print(
-            f"Epoch {epoch + 1}/{self.params['epochs']}: accuracy {logs['accuracy']:.4f}, "
-            f"val_accuracy {logs['val_accuracy']:.4f}, val_loss {logs['val_loss']:.4f}, "
-            f"{logs['epoch_seconds']:.1f} s",
-            flush=True,
-        )
+        names = ("accuracy", "val_accuracy", "val_loss")
+        figures = ", ".join(f"{name} {logs[name]:.4f}" for name in names)
+        where = f"Epoch {epoch + 1}/{self.params['epochs']}"
+        print(f"{where}: {figures}, {logs['epoch_seconds']:.1f} s", flush=True)
 
 
 class LogEpochs(keras.callbacks.Callback):
     """Sends the metrics of every epoch to the active run, the first epoch as step 1.
 
-    Among them the learning curves by training step, `batch/…`. What cannot be sent waits for the
-    next epoch, in order, and at last for `deliver`: MLflow's asynchronous logging would lose it
-    when its retries end, and orders nothing.
+    Among them the learning curves by training step, `batch/…`. What cannot be sent waits, in order,
+    for the next epoch, and the last epoch for `deliver`: MLflow's asynchronous logging would lose
+    it when its retries end, and orders nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
+        self.metrics: unlogged.Metrics = []
         self.sent = 0
         self.before = (0, np.zeros(2))  # steps of this epoch at the last point of the curves, sums
 
@@ -153,19 +136,26 @@ class LogEpochs(keras.callbacks.Callback):
         # Keras gives means since the epoch began; a curve needs those since the last point.
         now = done * np.array([logs["loss"], logs["accuracy"]])
         loss, accuracy = (now - sums) / (done - before)
-        optimizer = self.model.optimizer
-        point = {"loss": loss, "accuracy": accuracy, "learning_rate": optimizer.learning_rate}
-        self._add({f"batch/{name}": point[name] for name in point}, int(optimizer.iterations))
+        point = {"batch/loss": loss, "batch/accuracy": accuracy, RATE: np.nan}
+        self._add(point, int(self.model.optimizer.iterations))
         self.before = (done, now) if done < steps else (0, np.zeros(2))
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
         self._add(logs, epoch + 1)
-        # A lost server must not hold up the training.
-        with no_retries(), suppress(MlflowException):
-            self.deliver()
+        if epoch + 1 < self.params["epochs"]:
+            with no_retries(), suppress(MlflowException):  # a lost server holds up no training
+                self.deliver()
+
+    def add_learning_rates(self) -> None:
+        """Those of the curves: a schedule takes Keras milliseconds a step, too long within fit."""
+        for i, (name, value, moment, step) in enumerate(self.metrics):
+            if name == RATE and np.isnan(value):
+                rate = self.model.optimizer._learning_rate
+                self.metrics[i] = name, float(rate(step) if callable(rate) else rate), moment, step
 
     def deliver(self) -> None:
         """Send what waits, as many at a time as MLflow takes. Raises MlflowException."""
+        self.add_learning_rates()
         while some := self.metrics[self.sent : self.sent + 1000]:
             run_id = runs.active_run().info.run_id
             mlflow.MlflowClient().log_batch(run_id, [Metric(*metric) for metric in some])

@@ -30,7 +30,7 @@ from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.tracking import registry, runs
 from mnist_cnn.tracking.failures import no_retries
-from mnist_cnn.train import LogEpochs, train_version
+from mnist_cnn.train import LogEpochs, train
 
 # At the end, so that luck is seen: so many configurations, each with so many other seeds.
 FINALISTS, SEEDS = 3, 3
@@ -242,5 +242,5 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
         print(told, flush=True)
     runs.describe_run(f"{study_results.summary(study)}\n\n{told}")
     print(f"Training the best with seed {seeds[0]}, to register it.", flush=True)
-    version = train_version(best, seeds[0], sweep.dataset)
+    version = train(best, seeds[0], sweep.dataset)
     evaluate(f"models:/{registry.NAME}/{version}", sweep.dataset, promote=True)

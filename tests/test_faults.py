@@ -111,7 +111,7 @@ ALIAS = "mlflow:MlflowClient.set_registered_model_alias"
 BOUNDARIES = [
     ("train", "mnist_cnn.train:LogEpochs.on_epoch_end", "after"),
     ("train", "mnist_cnn.tracking.unlogged:os.replace", "before"),
-    ("train", "mnist_cnn.tracking.unlogged:_save", "after"),
+    ("train", "mnist_cnn.tracking.unlogged:os.replace", "after"),
     ("train", "mlflow.tensorflow:log_model", "after"),
     ("train", "mlflow:register_model", "after"),
     ("train", ALIAS, "after"),
@@ -129,7 +129,7 @@ BOUNDARIES = [
     ("tune", "mnist_cnn.tune:fit", "before"),
     ("tune", "mnist_cnn.tune:fit", "after"),
     ("tune", "mnist_cnn.tune:_log_study", "before"),
-    ("tune", "mnist_cnn.tune:train_version", "after"),
+    ("tune", "mnist_cnn.tune:train", "after"),
     ("tune", "mnist_cnn.tune:evaluate", "before"),
 ]
 # The rest is slow; what convert writes is killed at every file in test_output_folder.py.
@@ -152,7 +152,7 @@ def test_killed_at_a_boundary(life, store, verb, target, when):
     code, _, err = deadly(store, target, when, 1, command)
     assert code == -signal.SIGKILL, err
     if target != ALIAS and (verb, target) not in [
-        ("tune", "mnist_cnn.tune:train_version"),
+        ("tune", "mnist_cnn.tune:train"),
         ("tune", "mnist_cnn.tune:evaluate"),
     ]:
         assert client.get_registered_model(registry.NAME).aliases == before

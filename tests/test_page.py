@@ -235,7 +235,7 @@ def test_certainty_is_decided_on_drawings_too():
     assert scored["drawn_accuracy"] == scored["drawn/sure"] == 1
     assert scored["drawn/unknown_called_none"] == 1, "below every digit"
     surer = predicted(np.where(labels < 0, 3, labels), np.where(labels < 0, 0.99, 0.98)[:, None])
-    assert certainty(validation, right, labels, surer).sure_from == 1, "then nothing is sure"
+    assert certainty(validation, right, labels, surer)["sure_from"] == 1, "then nothing is sure"
 
 
 def test_train_learns_from_drawings_of_ones_own(store, small, tmp_path):

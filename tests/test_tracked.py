@@ -315,7 +315,9 @@ def test_main_on_a_real_server_is_train_evaluate_and_convert_as_steps_of_one_run
     arguments = ["--dataset", str(small), "--epochs", "1", "--learning_rate", "0.05"]
     with served(tmp_path / "server") as address, tracking_uri(address):
         assert cli.run(["main", *arguments]) == 0
-        assert f"{address}/#/experiments/0/runs?workflowType=" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert f"{address}/#/experiments/0/runs?workflowType=" in said.out
+        assert not set("\r\b\x1b") & set(said.out + said.err), "control codes, and this is a pipe"
         parent = last_run("main")
         children = mlflow.search_runs(
             filter_string=f"tags.mlflow.parentRunId = '{parent.info.run_id}'", output_format="list"

@@ -1,7 +1,7 @@
 """When an answer is sure, when it is no digit, and what that is worth on recorded drawings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,44 +16,31 @@ MISSED = 0.03  # share of the generated digits that may be called none
 DECIDING = 2**31  # seed of these drawings: no training has it
 
 
-@dataclass(frozen=True)
-class Certainty:
-    """Temperature, the confidence from which on an answer is sure, and below which it is none."""
-
-    temperature: float
-    sure_from: float
-    none_below: float
-
-
 def read_drawings(
-    predict: Callable[[np.ndarray], np.ndarray],
-    images: np.ndarray,
-    labels: np.ndarray,
-    writers: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray],
-) -> tuple[Certainty, dict[str, float], Figure]:
+    predict: Callable[..., np.ndarray], recorded: Any, validation: tuple[np.ndarray, np.ndarray]
+) -> tuple[dict[str, float], dict[str, float], Figure]:
     """How certain is certain, the metrics of recorded drawings, and a figure of the misread ones.
 
-    `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `images` in [0, 1];
+    `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `recorded`: Drawings;
     `validation`: labels (m,) of the validation images and their probabilities (m, 10).
     """
     deciding, known_labels = kept(4000, DECIDING, none=0.4)
-    every = predict(np.concatenate([deciding, 255 * images]))
+    every = predict(np.concatenate([deciding, 255 * recorded.images]))
     drawn, read = np.split(every, [len(deciding)])
     known = certainty(*validation, known_labels, drawn)
-    digits = labels >= 0
-    honest = calibrated(read[digits], known.temperature)
-    figure = plots.misclassified(images[digits], labels[digits], honest)
-    return known, drawing_metrics(labels, writers, read, known), figure
+    digits = recorded.labels >= 0
+    honest = calibrated(read[digits], known["temperature"])
+    figure = plots.misclassified(recorded.images[digits], recorded.labels[digits], honest)
+    return known, drawing_metrics(recorded.labels, recorded.writers, read, known), figure
 
 
 def certainty(
     validation: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, drawn: np.ndarray
-) -> Certainty:
-    """Decided on validation images and on generated drawings.
+) -> dict[str, float]:
+    """`temperature`, and the confidence `sure_from` which on an answer is sure, `none_below` none.
 
-    `validation` (n,) and `labels` (m,), -1 for no digit, are their labels, the others what was
-    predicted: (n, 10) and (m, 10).
+    Decided on labels (n,) of validation images and those of generated drawings (m,), -1 for no
+    digit, each followed by what was predicted: (n, 10) and (m, 10).
     """
     temperature = best_temperature(validation, probabilities)
     drawn = calibrated(drawn, temperature)
@@ -62,20 +49,20 @@ def certainty(
         sure_from(labels, drawn, SURE_DRAWN),
     )
     none = float(np.quantile(drawn[labels >= 0].max(axis=1), MISSED))
-    return Certainty(temperature, sure, min(none, sure))
+    return {"temperature": temperature, "sure_from": sure, "none_below": min(none, sure)}
 
 
 def drawing_metrics(
-    labels: np.ndarray, writers: np.ndarray, probabilities: np.ndarray, known: Certainty
+    labels: np.ndarray, writers: np.ndarray, probabilities: np.ndarray, known: dict[str, float]
 ) -> dict[str, float]:
     """Metrics of recorded drawings: labels (n,), -1 for no digit; probabilities (n, 10) as read.
 
     `drawn/worst_writers` is the accuracy of the worst tenth of the writers, those of at least five
     digits. What the file has none of (digits, no digits, writers) has no metric.
     """
-    confidence = calibrated(probabilities, known.temperature).max(axis=1)
+    confidence = calibrated(probabilities, known["temperature"]).max(axis=1)
     correct, digits = probabilities.argmax(axis=1) == labels, labels >= 0
-    sure, none = confidence >= known.sure_from, confidence < known.none_below
+    sure, none = confidence >= known["sure_from"], confidence < known["none_below"]
     found = {
         "drawn_accuracy": correct[digits],
         "drawn/sure": sure[digits],
@@ -85,10 +72,8 @@ def drawing_metrics(
         "drawn/unknown_called_none": none[~digits],
         **{f"drawn/accuracy_{digit}": correct[labels == digit] for digit in range(10)},
     }
-    metrics = {name: float(values.mean()) for name, values in found.items() if len(values)}
     by_writer = [correct[digits & (writers == writer)] for writer in np.unique(writers[digits])]
     accuracies = sorted(own.mean() for own in by_writer if len(own) >= 5)
     if len(accuracies) > 1:
-        worst = accuracies[: -(-len(accuracies) // 10)]
-        metrics["drawn/worst_writers"] = float(np.mean(worst))
-    return metrics
+        found["drawn/worst_writers"] = np.array(accuracies[: -(-len(accuracies) // 10)])
+    return {name: float(values.mean()) for name, values in found.items() if len(values)}

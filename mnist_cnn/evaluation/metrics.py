@@ -1,7 +1,6 @@
 """Figures from labels uint8 (n,) and probabilities float32 (n, 10)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,8 @@ def accuracy(correct: np.ndarray) -> Interval:
     """Share of `correct`, booleans (n,), with its Wilson score interval; NaN of no image."""
     if not len(correct):
         return (np.nan,) * 3
-    ends = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
-    return float(correct.mean()), float(ends.low), float(ends.high)
+    low, high = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
+    return float(correct.mean()), float(low), float(high)
 
 
 def bootstrapped(statistic: Callable[..., float], *arrays: np.ndarray) -> Interval:
@@ -25,24 +24,27 @@ def bootstrapped(statistic: Callable[..., float], *arrays: np.ndarray) -> Interv
 
     200 resamples of the images, seeded. One image cannot be resampled: its value is both ends.
     """
-    value, count = float(statistic(*arrays)), len(arrays[0])
-    if count == 1:
+    value = float(statistic(*arrays))
+    if len(arrays[0]) == 1:
         return value, value, value
-    ends = bootstrap(
-        (np.arange(count),),
+    options = {"n_resamples": 200, "method": "percentile", "rng": np.random.default_rng(0)}
+    found = bootstrap(
+        [np.arange(len(arrays[0]))],
         lambda chosen: statistic(*(array[chosen] for array in arrays)),
-        n_resamples=200,
-        method="percentile",
         vectorized=False,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return value, float(ends.low), float(ends.high)
+        **options,
+    )
+    low, high = found.confidence_interval
+    return value, float(low), float(high)
 
 
-def with_interval(name: str, found: Interval) -> dict[str, float]:
-    """A metric and the ends of its interval, in a section of their own: `interval/…_low`."""
-    end = f"interval/{name.rsplit('/')[-1]}"
-    return dict(zip((name, f"{end}_low", f"{end}_high"), found, strict=True))
+def with_intervals(found: dict[str, Interval]) -> dict[str, float]:
+    """Each metric and the ends of its interval, in a section of their own: `interval/…_low`."""
+    flat: dict[str, float] = {}
+    for name, values in found.items():
+        end = f"interval/{name.rsplit('/')[-1]}"
+        flat |= zip((name, f"{end}_low", f"{end}_high"), values, strict=True)
+    return flat
 
 
 def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
@@ -119,30 +121,16 @@ def error_matrix(confusion: np.ndarray) -> np.ndarray:
     return confusion * (1 - np.eye(10)) / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
 
 
-@dataclass(frozen=True)
-class PairedTest:
-    """Two models on the same images: how often only one of them is correct."""
-
-    only_new: int
-    only_old: int
-    p_value: float  # one-sided: the chance of this or more for `new` if both were equally good
-    gain: float  # of accuracy, new - old, with its 95 % interval
-    low: float
-    high: float
-
-
-def mcnemar(new_correct: np.ndarray, old_correct: np.ndarray) -> PairedTest:
+def mcnemar(new_correct: np.ndarray, old_correct: np.ndarray) -> tuple[float, Interval]:
     """Exact one-sided McNemar test (McNemar 1947) that `new` is better; booleans (n,) each.
 
-    The interval of the gain is Clopper and Pearson's for the share of `new` in the differences.
+    Its p-value, and the gain of accuracy; the interval of the gain is Clopper and Pearson's for the
+    share of `new` in the differences.
     """
-    only_new = int((new_correct & ~old_correct).sum())
-    only_old = int((~new_correct & old_correct).sum())
-    differ = only_new + only_old
+    better, differ = (new_correct & ~old_correct).sum(), (new_correct != old_correct).sum()
     if differ == 0:
-        return PairedTest(0, 0, 1.0, 0.0, 0.0, 0.0)
-    p_value = float(binomtest(only_new, differ, 0.5, alternative="greater").pvalue)
-    share = binomtest(only_new, differ).proportion_ci(0.95)
-    low, high = ((2 * end - 1) * differ / len(new_correct) for end in (share.low, share.high))
-    gain = (only_new - only_old) / len(new_correct)
-    return PairedTest(only_new, only_old, p_value, gain, float(low), float(high))
+        return 1.0, (0.0, 0.0, 0.0)
+    p_value = binomtest(better, differ, 0.5, alternative="greater").pvalue
+    share = binomtest(better, differ).proportion_ci(0.95)
+    low, high = (float((2 * end - 1) * differ / len(new_correct)) for end in share)
+    return float(p_value), (float((2 * better - differ) / len(new_correct)), low, high)

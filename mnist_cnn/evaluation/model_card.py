@@ -1,6 +1,6 @@
 """The model card of a version, from what was measured; sections of Mitchell et al. 2019."""
 
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from string import Template
 
@@ -8,46 +8,37 @@ import pandas as pd
 
 from mnist_cnn.evaluation.corruptions import CORRUPTIONS
 
-
-class _Card(Template):
-    braceidpattern = r"[a-z_0-9/.]+"  # names of metrics
+ORIGIN = ("dataset", "dataset_digest", "recipe", "seed")  # tags of a version: how it was made
 
 
 def model_card(
-    title: str,
-    origin: Mapping[str, str],
-    metrics: Mapping[str, float],
-    classes: pd.DataFrame,
-    slices: pd.DataFrame,
+    title: str, tags: dict, dataset: str, metrics: dict[str, float], tables: dict[str, pd.DataFrame]
 ) -> str:
-    """Markdown. `origin`: how the model was made; `metrics`: those of evaluate, by name.
+    """Markdown. `tags`: of the version; `dataset`: the tested one; `metrics`: those of evaluate.
 
-    `classes`: of `metrics.per_class`; `slices`: of `robustness.slices`, the worst first.
+    `tables`: `per_class`, of `metrics.per_class`, and `slices`, of `robustness.slices`.
     """
-    worst = slices.iloc[0]
+    worst = tables["slices"].iloc[0]
     weakest = sorted((metrics[f"robust/{name}"], name) for name in CORRUPTIONS)[:3]
-    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    return _Card(template).substitute(
-        {name: _value(metrics, name) for name in metrics},
+    template = Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
+    return template.substitute(
+        # A template's names are words.
+        {re.sub(r"\W", "_", name): f"{value:.4f}" for name, value in metrics.items()},
         title=title,
-        details="\n".join(f"- {name}: {value}" for name, value in sorted(origin.items())),
-        dataset=origin.get("dataset", "?"),
-        digest=origin.get("dataset_digest", "?"),
+        details="\n".join(f"- {name}: {tags[name]}" for name in ORIGIN if name in tags),
+        tested=dataset,
+        dataset=tags.get("dataset", "?"),
+        digest=tags.get("dataset_digest", "?"),
         weakest=", ".join(f"{name} ({value:.3f})" for value, name in weakest),
         worst=f"{worst['slice']}, {worst.accuracy:.4f} ({worst.low:.4f} to {worst.high:.4f})",
-        classes=_table(classes),
-        slices=_table(slices),
+        classes=_table(tables["per_class"]),
+        slices=_table(tables["slices"]),
     )
 
 
-def _value(metrics: Mapping[str, float], name: str) -> str:
-    low, high = (metrics.get(f"interval/{name.rsplit('/')[-1]}_{end}") for end in ("low", "high"))
-    return f"{metrics[name]:.4f}" + (f" ({low:.4f} to {high:.4f})" if low is not None else "")
-
-
 def _table(frame: pd.DataFrame) -> str:
-    texts = frame.map(lambda value: f"{value:.4f}" if isinstance(value, float) else str(value))
     # MLflow's page sets no space between columns.
-    heads = [f"&nbsp; {name}" for name in frame.columns]
-    rows = [heads, ["---:"] * len(heads), *texts.to_numpy()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    text = frame.add_prefix("&nbsp; ").to_csv(index=False, sep="|", float_format="%.4f", na_rep="-")
+    head, *rows = text.replace("|", " | ").splitlines()
+    line = " | ".join(["---:"] * frame.shape[1])
+    return "\n".join(f"| {row} |" for row in (head, line, *rows))

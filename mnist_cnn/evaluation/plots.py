@@ -36,11 +36,10 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
     return figure
 
 
-def confusion_matrix_plot(values: np.ndarray, form: str, title: str) -> Figure:
-    """A matrix (10, 10), truth down and prediction across, as numbers of the format `form`."""
+def confusion_matrix_plot(values: np.ndarray, title: str) -> Figure:
+    """A matrix (10, 10), truth down and prediction across."""
     figure, (axis,) = _axes(title, 8, 7.5)
-    display = ConfusionMatrixDisplay(values)
-    display.plot(cmap="Blues", ax=axis, colorbar=False, values_format=form)
+    display = ConfusionMatrixDisplay(values).plot(cmap="Blues", ax=axis, colorbar=False)
     for text in display.text_.ravel():
         text.set_visible(text.get_text() != "0")
     axis.set(xlabel="predicted digit", ylabel="true digit")
@@ -55,9 +54,8 @@ def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
     figure, (axis,) = _axes(title, 6, 6)
     axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
     for name, (counts, confidence, accuracy) in curves.items():
-        axis.scatter(
-            confidence, accuracy, 1000 * np.sqrt(counts / counts.sum()), label=name, alpha=0.7
-        )
+        areas = 1000 * np.sqrt(counts / counts.sum())
+        axis.scatter(confidence, accuracy, areas, label=name, alpha=0.7)
     axis.set_xlabel("confidence", fontsize=14)
     axis.set_ylabel("accuracy", fontsize=14)
     axis.grid(alpha=0.3)
@@ -68,21 +66,18 @@ def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
 def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     """Accuracy under each corruption at its published strength, the worst on top, with intervals.
 
-    `table`: of `robustness.robustness_table`; `clean`: booleans (n,), which of the same images are
+    `table`: of `robustness.under_corruption`; `clean`: booleans (n,), which of the same images are
     predicted correctly uncorrupted. Other strengths are small grey dots.
     """
     shown = table[table.published].sort_values("accuracy", ascending=False)
-    others = table[~table.published]
-    title = (
-        f"{title}: accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %); "
-        "orange: unlike anything in training"
-    )
-    figure, (axis,) = _axes(title, 8, 7)
+    title += f": accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %)"
+    figure, (axis,) = _axes(f"{title}; orange: unlike anything in training", 8, 7)
     colours = np.where(shown.unseen_in_training, "tab:orange", "tab:blue")
     spread = np.clip([shown.accuracy - shown.low, shown.high - shown.accuracy], 0, 1)
     bars = axis.barh(shown.corruption, shown.accuracy, xerr=spread, color=colours)
     labels = [f"{100 * accuracy:.1f}" for accuracy in shown.accuracy]
     axis.bar_label(bars, labels, label_type="center", color="white", weight="bold")
+    others = table[~table.published]
     axis.plot(others.accuracy, others.corruption, ".", color="gray")
     axis.axvline(clean.mean(), color="black", linestyle="--")
     axis.set(xlim=(0, 1), xlabel=f"accuracy with its 95 % interval, {len(clean):,} test images")
@@ -92,19 +87,14 @@ def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
 def misclassified(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, most: int = 200
 ) -> Figure:
-    """All wrong predictions as a grid, the most confident first: image, truth → prediction.
-
-    Beyond `most` images the rest is only counted in the title.
-    """
+    """The wrong predictions as a grid, the `most` most confident: image, truth → prediction."""
     predictions, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     rows = max(1, -(-len(shown) // 10))
     more = f", the {most} most confident shown" if len(wrong) > most else ""
-    title = (
-        f"{len(wrong)} of {len(labels):,} wrong{more}: truth → prediction, its probability\n"
-        "red, with ?: so confident that the label itself may be wrong"
-    )
+    title = f"{len(wrong)} of {len(labels):,} wrong{more}: truth → prediction, its probability"
+    title += "\nred, with ?: so confident that the label itself may be wrong"
     figure, (axis,) = _axes(title, 10.5, rows * 1.25 + 0.6)
     for place, i in enumerate(shown):  # all on one axis: an axis each would take seconds
         top, left = 42 * (place // 10), 34 * (place % 10)
@@ -133,14 +123,16 @@ def accuracy_against_time(rows: pd.DataFrame) -> Figure:
 def scaling(rows: pd.DataFrame) -> Figure:
     """Mean and sd of time and accuracy against training images, and of time against threads."""
     figure, axes = _axes("mean ± sd over seeds", 13, 4, columns=3)
-    panels = (  # the other of images and threads stays at its most
-        ("images", "threads", "train_seconds", "seconds of fit"),
-        ("images", "threads", "error", "test errors, %"),
-        ("threads", "images", "train_seconds", "seconds of fit"),
+    rows = rows.assign(errors=100 * (1 - rows.test_accuracy))
+    rows = rows.rename(columns={"errors": "test errors, %", "train_seconds": "seconds of fit"})
+    panels = (
+        ("images", "seconds of fit"),
+        ("images", "test errors, %"),
+        ("threads", "seconds of fit"),
     )
-    rows = rows.assign(error=100 * (1 - rows.test_accuracy))
-    for axis, (x, other, y, label) in zip(axes, panels, strict=True):
+    for axis, (x, y) in zip(axes, panels, strict=True):
+        other = "threads" if x == "images" else "images"  # which stays at its most
         at = rows[rows[other] == rows[other].max()].groupby(["recipe", x], sort=False)[y]
         mean, sd = (values.unstack("recipe") for values in (at.mean(), at.std().fillna(0)))
-        mean.plot(ax=axis, yerr=sd, fmt="o-", capsize=3, grid=True, ylabel=label, ylim=(0, None))
+        mean.plot(ax=axis, yerr=sd, fmt="o-", capsize=3, grid=True, ylabel=y, ylim=(0, None))
     return figure

@@ -11,61 +11,40 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from mnist_cnn.evaluation.corruptions import COLUMNS, CORRUPTIONS, ROWS, corrupted
-from mnist_cnn.evaluation.metrics import accuracy, bootstrapped, with_interval
+from mnist_cnn.evaluation.corruptions import COLUMNS, CORRUPTIONS, MNIST_C, ROWS, corrupted
+from mnist_cnn.evaluation.metrics import accuracy, bootstrapped, with_intervals
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split
 from mnist_cnn.learning.model import scaled
 
 Predict = Callable[[np.ndarray], np.ndarray]
-Correct = dict[tuple[str, int], np.ndarray]  # booleans (n,) by corruption and strength
-
-# Thirds of the images, from the lowest to the highest of each of `_measures`.
-SLICES = {
-    "thickness": ("thin strokes", "medium strokes", "thick strokes"),
-    "slant": ("leaning left", "upright", "leaning right"),
-    "size": ("small", "medium size", "large"),
-}
 
 
-def under_corruption(predict: Predict, images: Split, every_strength: bool) -> Correct:
-    """Whether each prediction is correct, at the published or at every strength."""
-    return {
-        (name, strength): predict(corrupted(name, images.x, strength)).argmax(1) == images.y
-        for name, corruption in CORRUPTIONS.items()
-        for strength in (range(1, 6) if every_strength else [corruption.published])
-    }
+def under_corruption(
+    predict: Predict, images: Split, every_strength: bool = False
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A table with a row a corruption at its published or at every strength, and metrics of it.
 
-
-def robustness_table(correct: Correct) -> pd.DataFrame:
-    """A row for each corruption and strength; low and high are the ends of a 95 % interval.
-
-    Columns corruption, strength, published, unseen_in_training, images, accuracy, low, high.
+    Columns corruption, strength, published, unseen_in_training, images, accuracy, low, high (of a
+    95 % interval). `robust_accuracy` is the mean over MNIST-C, `robust/unseen_in_training` over
+    those of it that training shows nothing like. Their intervals resample images, each with all its
+    corruptions, for an image that is hard under one of them is hard under most.
     """
-    table = pd.DataFrame(correct.keys(), columns=["corruption", "strength"])
-    kinds = [CORRUPTIONS[name] for name in table.corruption]
-    table["published"] = table.strength == [kind.published for kind in kinds]
-    table["unseen_in_training"] = [kind.unseen_in_training for kind in kinds]
-    table["images"] = [len(mine) for mine in correct.values()]
-    table[["accuracy", "low", "high"]] = [accuracy(mine) for mine in correct.values()]
-    return table
-
-
-def robust_metrics(correct: Correct) -> dict[str, float]:
-    """`robust_accuracy`, the mean over MNIST-C at the published strength, and each corruption.
-
-    `robust/unseen_in_training` is the mean over those of MNIST-C that training shows nothing like.
-    The intervals of both resample images, each with all its corruptions, for an image that is hard
-    under one of them is hard under most.
-    """
-    at = {name: correct[name, kind.published] for name, kind in CORRUPTIONS.items()}
-    mnist_c = [name for name, kind in CORRUPTIONS.items() if kind.in_mnist_c]
-    unseen = [name for name in mnist_c if CORRUPTIONS[name].unseen_in_training]
+    rows, at = [], {}
+    for name, kind in CORRUPTIONS.items():
+        for strength in range(1, 6) if every_strength else [kind.published]:
+            mine = predict(corrupted(name, images.x, strength)).argmax(1) == images.y
+            facts = (name, strength, strength == kind.published, kind.unseen_in_training, len(mine))
+            rows.append((*facts, *accuracy(mine)))
+            if strength == kind.published:
+                at[name] = mine
+    columns = "corruption strength published unseen_in_training images accuracy low high"
+    unseen = [name for name, kind in MNIST_C.items() if kind.unseen_in_training]
+    means = {"robust_accuracy": MNIST_C, "robust/unseen_in_training": unseen}
+    shares = {metric: np.mean([at[name] for name in means[metric]], axis=0) for metric in means}
     metrics = {f"robust/{name}": float(mine.mean()) for name, mine in at.items()}
-    for metric, names in (("robust_accuracy", mnist_c), ("robust/unseen_in_training", unseen)):
-        shares = np.mean([at[name] for name in names], axis=0)
-        metrics |= with_interval(metric, bootstrapped(np.mean, shares))
-    return metrics
+    metrics |= with_intervals({m: bootstrapped(np.mean, s) for m, s in shares.items()})
+    return pd.DataFrame(rows, columns=columns.split()), metrics
 
 
 def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
@@ -80,18 +59,7 @@ def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
 
 
 def thirds(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Booleans (n,) by slice, those of SLICES that hold an image; one without ink is in none."""
-    found: dict[str, np.ndarray] = {}
-    for name, values in _measures(images).items():
-        known = np.isfinite(values)
-        if known.any():
-            third = np.searchsorted(np.quantile(values[known], [1 / 3, 2 / 3]), values)
-            found |= {word: known & (third == i) for i, word in enumerate(SLICES[name])}
-    return {word: chosen for word, chosen in found.items() if chosen.any()}
-
-
-def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Thickness, slant and size of each digit, float64 (n,); NaN where there is no ink."""
+    """Booleans (n,) by slice: thirds by thickness, slant and size. No ink: in none; empty: none."""
     x = images[..., 0] / 255.0
     ink = x.sum(axis=(1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -102,7 +70,17 @@ def _measures(images: np.ndarray) -> dict[str, np.ndarray]:
         depth = np.stack([ndimage.distance_transform_edt(image) for image in solid])
         thickness = depth.sum(axis=(1, 2)) / solid.sum(axis=(1, 2))
     size = np.where(ink > 0, solid.any(axis=1).sum(axis=1) * solid.any(axis=2).sum(axis=1), np.nan)
-    return {"thickness": thickness, "slant": slant, "size": size.astype(float)}
+    measures = {
+        ("thin strokes", "medium strokes", "thick strokes"): thickness,
+        ("leaning left", "upright", "leaning right"): slant,
+        ("small", "medium size", "large"): size,
+    }
+    found: dict[str, np.ndarray] = {}
+    for words, values in measures.items():
+        limits = np.nanquantile(values, [1 / 3, 2 / 3]) if np.isfinite(values).any() else [0, 0]
+        third = np.where(np.isfinite(values), np.searchsorted(limits, values), -1)
+        found |= {word: third == i for i, word in enumerate(words)}
+    return {word: chosen for word, chosen in found.items() if chosen.any()}
 
 
 def behaviour(predict: Predict, images: Split) -> dict[str, float]:
@@ -116,7 +94,6 @@ def behaviour(predict: Predict, images: Split) -> dict[str, float]:
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
     shifted = [predict(np.roll(x, step, (1, 2))).argmax(1) == before for step in steps]
     strokes = [predict(corrupted("thickness", x, s)).argmax(1) == before for s in (1, 2)]
-
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 255, x.shape)
     noisy = (np.clip(x + scale * noise, 0, 255) for scale in (0, 0.1, 0.2, 0.3, 0.4, 0.5))
@@ -138,12 +115,12 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     ordinary network does not survive, or by 0.1: `fgsm`, one step along the sign of the gradient
     (Goodfellow et al. 2015), and `pgd`, 40 steps of 0.01 from a random start (Madry et al. 2018).
     """
-    metrics: dict[str, float] = {}
+    found = {}
     for epsilon in (0.1, 0.3):
         for name, bad in adversarial(network, scaled(images.x), images.y, epsilon).items():
             correct = network.predict(bad, batch_size=500, verbose=0).argmax(1) == images.y
-            metrics |= with_interval(f"attack/{name}_{epsilon}", accuracy(correct))
-    return metrics
+            found[f"attack/{name}_{epsilon}"] = accuracy(correct)
+    return with_intervals(found)
 
 
 def adversarial(

@@ -21,7 +21,6 @@ from mnist_cnn.parameters import UserError
 # What the owner of the machine can set right: a full disk, no right, a file for a folder.
 UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 UNUSABLE |= {errno.ENOTDIR, errno.EEXIST}
-
 # What to do about an answer of the server that is a refusal.
 REFUSED = {
     401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
@@ -58,10 +57,7 @@ def to_user_error(error: BaseException) -> BaseException:
 
 
 def http_status(error: BaseException) -> int | None:
-    """What a tracking server answered as a web server does, 0 if no answer came, else None.
-
-    None too for an answer of MLflow itself, such as that there is no such model.
-    """
+    """What a server answered as a web server, 0 if nothing; None if it is MLflow that answered."""
     failed = re.match(r"API request to .* failed with (error code (\d+)|exc|timeout)", str(error))
     if isinstance(error, MlflowException) and failed:
         return int(failed[2] or 0)

@@ -45,9 +45,9 @@ def register(model_uri: str, tags: dict[str, Any]) -> str:
 
     The alias `candidate` moves last: a kill before that leaves a version which nobody serves.
     """
+    texts = {name: str(value) for name, value in tags.items() if value is not None}
     disable_logging()  # two lines about what train says itself
     try:
-        texts = {name: str(value) for name, value in tags.items() if value is not None}
         version = mlflow.register_model(model_uri, NAME, tags=texts).version
     finally:
         enable_logging()
@@ -95,15 +95,14 @@ def load(model: ModelRef) -> keras.Model:
     objects: a model from elsewhere must not run code.
     """
     try:
-        path = Path(model.uri)
-        if not path.is_file():
+        files = [Path(model.uri)]
+        if not files[0].is_file():
             # A link that leads out of the model's folder MLflow refuses itself.
-            folder = Path(mlflow.artifacts.download_artifacts(model.uri), "data")
-            files = [folder / name for name in ("model.h5", "model.keras")]
-            path = next((file for file in files if file.is_file()), path)
-            if path not in files:
+            folder = Path(mlflow.artifacts.download_artifacts(model.uri))
+            files = [*folder.glob("data/model.h5"), *folder.glob("data/model.keras")]
+            if not files:
                 raise UserError("it holds no Keras .h5 or .keras file.")
-        return model_file.load(path)
+        return model_file.load(files[0])
     except Exception as error:  # whatever is raised at a file from elsewhere
         if http_status(error) in AWAY:
             raise
@@ -112,20 +111,14 @@ def load(model: ModelRef) -> keras.Model:
 
 
 def log_metrics(model: ModelRef, metrics: dict[str, float], dataset: Dataset | None = None) -> None:
-    """Log metrics of `model` to the active run, and to the logged model, measured on `dataset`.
-
-    The logged model becomes an input of the run, so that each leads to the other.
-    """
+    """Log metrics of `model` to the active run and to the logged model, an input of the run."""
     if model.model_id:
         mlflow.log_input(model=LoggedModelInput(model.model_id))
     mlflow.log_metrics(metrics, model_id=model.model_id or None, dataset=dataset)
 
 
 def tag(model: ModelRef, **tags: str) -> None:
-    """Put tags on the model version, if `model` is one.
-
-    Only what a person or the gate decides by: eight in all, with those of `register`.
-    """
+    """Put tags on the model version, if `model` is one; with those of `register` at most eight."""
     client = mlflow.MlflowClient()
     for key, value in tags.items() if model.version else ():
         retry_on_conflict(client.set_model_version_tag, model.name, model.version, key, value)

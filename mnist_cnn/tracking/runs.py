@@ -8,11 +8,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import psutil
 from filelock import FileLock
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 
 from mnist_cnn.learning.data import cache_folder
@@ -27,6 +28,7 @@ PROCESS = "mlflow.mnist_cnn.process"
 HEADLINES = """val_accuracy train_seconds test_accuracy robust_accuracy
     tfjs_agreement tfjs_gzip_bytes drawn_accuracy""".split()
 
+MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it informs of, we say ourselves
     # That an environment made by uv has no pip.
@@ -58,9 +60,8 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
             yield run
             if nested:
                 metrics = mlflow.get_run(run.info.run_id).data.metrics
-                parent = run.data.tags["mlflow.parentRunId"]
                 found = {name: metrics[name] for name in HEADLINES if name in metrics}
-                mlflow.log_metrics(found, run_id=parent)
+                mlflow.log_metrics(found, run_id=run.data.tags["mlflow.parentRunId"])
     except Exception as error:
         told = to_user_error(error)
         if told is error:
@@ -86,9 +87,7 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
 
 def active_run() -> mlflow.ActiveRun:
     """The run that is being written."""
-    run = mlflow.active_run()
-    assert run is not None
-    return run
+    return cast(mlflow.ActiveRun, mlflow.active_run())
 
 
 def name_run(name: str) -> None:
@@ -105,10 +104,7 @@ def describe_run(text: str) -> None:
 
 
 def ui_address() -> str:
-    """Where MLflow's UI shows the active run's experiment, in its mode for trained models.
-
-    It opens in its mode for language models, and only its switch or the address changes that.
-    """
+    """Where MLflow's UI shows the active run's experiment, in its mode for trained models."""
     uri, experiment = mlflow.get_tracking_uri(), active_run().info.experiment_id
     place = uri if uri.startswith("http") else "mlflow ui, then http://127.0.0.1:5000"
     return f"{place.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
@@ -125,9 +121,7 @@ def process_name(pid: int | None = None) -> str:
 def close_orphaned_runs() -> None:
     """Mark as KILLED the runs that a process of this machine left RUNNING when it was killed."""
     running = mlflow.search_runs(
-        search_all_experiments=True,
-        filter_string="attributes.status = 'RUNNING'",
-        output_format="list",
+        None, "attributes.status = 'RUNNING'", output_format="list", search_all_experiments=True
     )
     for run in running:
         # Versions before this one called the tag `process`.
@@ -138,27 +132,19 @@ def close_orphaned_runs() -> None:
 
 
 def log_params(parameters: dict[str, Any]) -> None:
-    """Log parameters that are not None as a user would type them.
-
-    `mlflow run -P` has logged some already as they were typed (1e-2), and a logged parameter
-    cannot change (to 0.01): those stay.
-    """
+    """Log parameters that are not None as a user would type them."""
+    # `mlflow run -P` has logged some as they were typed (1e-2), and MLflow changes none (to 0.01).
     logged = mlflow.get_run(active_run().info.run_id).data.params
-    given = {name: value for name, value in parameters.items() if value is not None}
-    mlflow.log_params({name: as_text(given[name]) for name in given if name not in logged})
+    new = {k: as_text(v) for k, v in parameters.items() if v is not None and k not in logged}
+    mlflow.log_params(new)
 
 
 def environment() -> dict[str, str | int]:
     """Versions of Python and of the packages that decide the numbers, and the cores in use."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        "cores": cores(),
-    }
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages, "cores": cores()}
 
 
 def cores() -> int:
     """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

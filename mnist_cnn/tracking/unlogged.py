@@ -39,25 +39,20 @@ def load(path: Path, recipe: Recipe) -> tuple[Fitted, Metrics] | None:
 @contextmanager
 def until_logged(path: Path, fitted: Fitted, metrics: Metrics) -> Iterator[None]:
     """Keep the model in `path` while the block logs it; an error says that it is kept."""
+    facts = {"history": fitted.history, "train_seconds": fitted.train_seconds, "metrics": metrics}
+    weights = {f"w{i}": array for i, array in enumerate(fitted.model.get_weights())}
     try:
-        _save(path, fitted, metrics)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"partial-{path.name}")
+        np.savez(partial, facts=json.dumps(facts), **weights)
+        os.replace(partial, path)
     except OSError as error:  # a full disk is no reason to lose what can still be logged
         print(f"The trained model is not kept while it is logged: {error.strerror}.", flush=True)
     try:
         yield
     except BaseException as error:
         if path.exists():
-            error.add_note(
-                "The trained model is kept; the same command logs it without training again."
-            )
+            again = "the same command logs it without training again."
+            error.add_note(f"The trained model is kept; {again}")
         raise
     path.unlink(missing_ok=True)
-
-
-def _save(path: Path, fitted: Fitted, metrics: Metrics) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {k: v for k, v in vars(fitted).items() if k != "model"} | {"metrics": metrics}
-    weights = {f"w{i}": array for i, array in enumerate(fitted.model.get_weights())}
-    partial = path.with_name(f"partial-{path.name}")
-    np.savez(partial, facts=json.dumps(facts), **weights)
-    os.replace(partial, path)
