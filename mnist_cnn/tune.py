@@ -140,8 +140,9 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
 def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tuple[float, int]:
     """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
     if dead := trial.user_attrs.get("mlflow_run"):  # this one is tried again
-        mlflow.MlflowClient().set_tag(dead, "state", "failed")
-        mlflow.MlflowClient().set_terminated(dead, "KILLED")
+        with suppress(MlflowException):  # it may be of another store
+            mlflow.MlflowClient().set_tag(dead, "state", "failed")
+            mlflow.MlflowClient().set_terminated(dead, "KILLED")
     chosen, log_epochs = sweep.suggest(trial), LogEpochs()
     excess = _excess(chosen, sweep)
     for bound in excess.keys() - trial.constraints.keys():  # tried again, it has them

@@ -212,9 +212,7 @@ def is_within(trial: FrozenTrial) -> bool:
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that came to their end, or to an early one, within the bounds."""
-    return [
-        trial for trial in study.get_trials(deepcopy=False, states=FINISHED) if is_within(trial)
-    ]
+    return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if is_within(t)]
 
 
 def count(study: optuna.Study, *others: TrialState) -> int:
