@@ -44,7 +44,10 @@ def _verb(name: str, what: str, *rows: click.Option) -> click.Command:
             changes = {name: values.pop(name) for name in of_recipe}
             values["recipe"] = customised(RECIPES[values["recipe"]], changes)
         global verb_has_begun
-        action = getattr(import_module(f"mnist_cnn.{name}"), name)
+        try:
+            action = getattr(import_module(f"mnist_cnn.{name}"), name)
+        except RuntimeError as error:  # MLflow's, in `docker --user 12345`
+            raise types.UserError(f"{str(error).rstrip('.')}: set HOME to a folder.") from None
         verb_has_begun = True
         code = action(**values)
         return code if isinstance(code, int) else 0

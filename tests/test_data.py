@@ -144,15 +144,6 @@ def test_no_archive_is_refused(tmp_path):
         load_training(str(tmp_path / "own.npz"))
 
 
-def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch):
-    """As in `docker --user 12345`: HOME is not set, and no entry of passwd says where it is."""
-    for name in ("HOME", "XDG_CACHE_HOME", "USERPROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.getuid", lambda: 12345, raising=False)
-    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        data.cache_folder()
-
-
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache folder of our own that holds real MNIST by hard links."""

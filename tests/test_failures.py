@@ -106,6 +106,16 @@ def test_a_server_that_refuses_is_told_as_it_answered(store, capsys, status):
     assert len(asked) == 1, "asked once: a refusal is no lost server"
 
 
+def test_a_user_without_a_home_folder_is_told_what_to_set(tmp_path):
+    """As in `docker --user 12345`: HOME is not set, and no entry of passwd says where it is."""
+    nobody = "import os, sys; del os.environ['HOME']; os.getuid = lambda: 12345;"
+    program = ("-c", f"{nobody} from mnist_cnn import cli; sys.exit(cli.run(['train']))")
+    process = start(tmp_path, program=program)
+    _, err = process.communicate(timeout=300)
+    told = "Could not determine home directory: set HOME to a folder."
+    assert (process.returncode, err) == (1, f"mnist_cnn train: {told}\n")
+
+
 @pytest.mark.parametrize("verb", ["main", "tune", "benchmark"])
 def test_a_data_set_without_test_images_is_refused_before_any_training(store, capsys, verb):
     data = {"x_train": np.zeros((24, 28, 28), np.uint8), "y_train": np.arange(24) % 10}

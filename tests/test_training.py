@@ -1,5 +1,6 @@
 """Real training, shrunken: it learns, it repeats itself bit for bit, it is the published loop."""
 
+import time
 from dataclasses import replace
 
 import mlflow
@@ -320,15 +321,28 @@ def test_classic_is_plain_keras(training):
 
 
 @pytest.mark.slow
-def test_tracking_costs_less_than_3_percent_of_fit(store):
-    """The same fit with and without LogEpochs, in turn on 20,000 images; the fastest of 3 each."""
-    mnist = load_training("mnist")
-    part = replace(mnist, train=Split(mnist.train.x[:20_000], mnist.train.y[:20_000]))
-    recipe = replace(CLASSIC, epochs=2)
-    seconds = {True: [], False: []}
+def test_tracking_costs_less_than_3_percent_of_fit(store, monkeypatch):
+    """The share of `fast`, the shortest fit, that is spent in the callback that logs.
+
+    Not two fits compared: they differ by more than that on a machine that does other things too.
+    """
+    spent = []
+
+    def timed(method):
+        def call(*arguments):
+            started = time.perf_counter()
+            method(*arguments)
+            spent.append(time.perf_counter() - started)
+
+        return call
+
+    for name in ("on_train_batch_end", "on_epoch_end"):
+        monkeypatch.setattr(LogEpochs, name, timed(getattr(LogEpochs, name)))
+    data, epochs = load_training("mnist"), LogEpochs()
     with mlflow.start_run():
-        for tracked in (True, False) * 3:
-            callbacks = [LogEpochs()] if tracked else []
-            seconds[tracked].append(fit(recipe, part, 0, callbacks).train_seconds)
-    print(f"tracked {seconds[True]} s, bare {seconds[False]} s")
-    assert min(seconds[True]) / min(seconds[False]) < 1.03
+        seconds = fit(FAST, data, 0, [epochs]).train_seconds
+        timed(epochs.deliver)()
+    *within, after = spent
+    print(f"{sum(within):.3f} s of {seconds:.2f} s of fit, {after:.3f} s after it")
+    assert len(epochs.metrics) > 3 * 50
+    assert sum(within) < 0.03 * seconds
