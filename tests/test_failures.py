@@ -52,6 +52,19 @@ def test_a_folder_as_database_is_one_sentence(store, capsys):
         assert "cannot be used: unable to open database file." in told(VERBS["train"], capsys)
 
 
+def test_a_database_that_may_only_be_read_is_one_sentence(store, capsys):
+    mlflow.MlflowClient().search_experiments()  # which makes the tables
+    with tracking_uri(f"sqlite:///file:{store}/mlflow.db?mode=ro&uri=true"):
+        assert told(VERBS["promote"], capsys).endswith("attempt to write a readonly database.")
+
+
+def test_a_database_without_its_driver_is_one_sentence(store, capsys):
+    with tracking_uri("mysql://me:secret@127.0.0.1/x"):
+        line = told(VERBS["promote"], capsys)
+    told_so = "mnist_cnn promote: the tracking store mysql://me:***@127.0.0.1/x cannot be used: "
+    assert line == f"{told_so}No module named 'MySQLdb'."
+
+
 def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, capsys):
     with tracking_uri("postgresql://me:secret@127.0.0.1:9/x"):
         line = told(VERBS["train"], capsys)

@@ -45,9 +45,11 @@ def to_user_error(error: BaseException) -> BaseException:
         phrase = HTTPStatus(status).phrase
         text = f"the tracking server {uri} answered {status} ({phrase}): {REFUSED[status]}."
     elif isinstance(error, MlflowException | SQLAlchemyError | CommandError):
-        # SQLAlchemy's own first line may be its class only; that of the database says more.
+        # SQLAlchemy's own first line may be its class or a hint; that of the driver says more.
         reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        text = f"the tracking store {uri} cannot be used: {reason.splitlines()[0].rstrip('.')}."
+        driver = re.search(r"^\(\S+Error\) (.+)", reason, re.MULTILINE)
+        reason = driver[1] if driver else reason.splitlines()[0]
+        text = f"the tracking store {uri} cannot be used: {reason.rstrip('.')}."
     elif isinstance(error, OSError) and error.errno in UNUSABLE:
         text = f"{error.filename or 'a file'} cannot be used: {error.strerror}."
     else:

@@ -31,8 +31,9 @@ HEADLINES = """val_accuracy train_seconds test_accuracy robust_accuracy
 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it informs of, we say ourselves
-    # That an environment made by uv has no pip.
-    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+    # That an environment made by uv has no pip, and a user in a container no name.
+    for name in ("mlflow.utils.environment", "mlflow.tracking.context.registry"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -50,7 +51,10 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
             # Nothing is to be lost yet: an answer now, not in four minutes. One at a time, for two
             # at once would both make the tables of a new store.
             with no_retries(), FileLock(cache_folder() / "store.lock"):
-                mlflow.MlflowClient().search_experiments(max_results=1)
+                try:
+                    mlflow.MlflowClient().search_experiments(max_results=1)
+                except ModuleNotFoundError as error:  # the driver of that kind of database
+                    raise MlflowException(str(error)) from None
             close_orphaned_runs()
         # From the first moment: a kill must not leave a run that nobody can name.
         tags = {"verb": verb, PROCESS: process_name()}
