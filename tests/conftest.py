@@ -53,6 +53,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def written(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the page of a small network that has seen drawings."""
+    from tests.page import small_page  # which imports this module
+
+    return small_page(str(small), tmp_path_factory.mktemp("page"))
+
+
 @contextmanager
 def tracking_uri(uri: str) -> Iterator[None]:
     """Inside, this process and those that it starts use the store or server `uri`."""

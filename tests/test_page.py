@@ -22,9 +22,9 @@ from mnist_cnn.recipes import FAST
 from mnist_cnn.train import with_drawings
 from scripts.write_strokes import recordings
 from tests.conftest import ROOT, start
+from tests.page import ALL
 from tests.prepare import prepare
 
-ALL = json.loads(drawings.STROKES.read_text())
 BY_HAND = [[d for d in ALL if d["hand"] == hand] for hand in range(12)]
 MEDIUM = [d for d in BY_HAND[3] + BY_HAND[7]]  # two hands of middle size, one with a crossed 7
 

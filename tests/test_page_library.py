@@ -1,0 +1,78 @@
+"""What of TensorFlow.js a page carries, and what it answers; types and linter of our part."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mnist_cnn.browser import node, tfjs
+from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning.model import build
+from mnist_cnn.recipes import FAST, RECIPES
+from tests.conftest import ROOT
+from tests.page import look, served, write_page
+
+
+def test_bytes_and_licences(tmp_path):
+    """Of `fast` with its weights in float32."""
+    written = write_page(build(FAST), tmp_path / "page")
+    assert (written / "digits.html").stat().st_size <= 450_000
+    assert (written / "tf.min.js").stat().st_size <= 130_000
+    for text in ((written / name).read_text() for name in ("THIRD_PARTY.txt", "digits.html")):
+        for words in ("tfjs-core 4.22.0: Apache-2.0", "Google LLC", "Apache License", "David Bau"):
+            assert words in text
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_light_library_answers_as_the_whole_one(tmp_path, recipe):
+    model = build(RECIPES[recipe])
+    for layer in model.layers:  # or a normalisation does nothing
+        layer.set_weights(
+            [
+                w + 0.1 * np.abs(np.sin(np.arange(w.size))).reshape(w.shape)
+                for w in layer.get_weights()
+            ]
+        )
+    folder = write_page(model, tmp_path / "page")
+    assert (folder / "tf.min.js").stat().st_size <= 130_000
+    rng = np.random.default_rng(0)
+    images = (rng.random((20, 28, 28, 1)) * (rng.random((20, 28, 28, 1)) < 0.3)).astype("float32")
+    values = json.dumps(images.ravel().tolist())
+    script = f"Array.from(ask(reader.model, tf.tensor({values}, [20, 28, 28, 1])))"
+    (whole,) = tfjs.answers([(folder, [images])])
+    with served(folder) as address:
+        for url in (folder, address):
+            (found,) = look(url, tmp_path, ("eval", script))
+            np.testing.assert_allclose(np.reshape(found, (20, 10)), whole["outputs"][0], atol=1e-6)
+
+
+def test_another_model_has_the_whole_library(tmp_path):
+    layers = keras.layers
+    other = [
+        layers.Input((28, 28, 1)),
+        layers.ReLU(max_value=0.9),
+        layers.Flatten(),
+        layers.Dense(10, "softmax"),
+    ]
+    folder = write_page(keras.Sequential(other), tmp_path / "page")
+    assert (folder / "tf.min.js").stat().st_size > 1_000_000
+    with served(folder) as address:
+        for url, backend in ((folder, "cpu"), (address, "wasm")):
+            steps = [
+                ("data", "#answer"),
+                ("eval", "reader.read([new Float32Array(784)])[0].shares"),
+            ]
+            answer, shares = look(url, tmp_path, *steps)
+            assert answer["backend"] == backend
+            assert shares == pytest.approx([0.1] * 10)
+
+
+def test_types_of_the_page():
+    tsc = node.modules(ROOT / "tests" / "js") / "node_modules/typescript/bin/tsc"
+    assert node.run(tsc, "-p", str(ROOT / "tests" / "js")) == ""
+
+
+def test_the_linter_finds_nothing():
+    oxlint = node.modules(ROOT / "tests" / "js") / "node_modules/oxlint/bin/oxlint"
+    config, ours = ROOT / "tests" / "js" / ".oxlintrc.json", ROOT / "mnist_cnn" / "browser"
+    node.run(oxlint, "-c", str(config), "--deny-warnings", str(ours), str(config.parent))
