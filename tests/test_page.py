@@ -280,4 +280,4 @@ def test_server_gives_its_folder_and_nothing_else(address, out, store, capsys):
     assert f"port={port} cannot be used" in err
     assert "free is -P port=" in err
     assert cli.run(["serve", "--output", "nowhere"]) == 1
-    assert "first: mlflow run . -e convert" in capsys.readouterr().err
+    assert "first mlflow run . -e convert" in capsys.readouterr().err

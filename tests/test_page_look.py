@@ -193,7 +193,7 @@ def test_axe_finds_nothing(written, tmp_path, options):
 
 def test_serve_says_what_a_folder_without_a_page_holds(tmp_path, capsys):
     assert cli.run(["serve", "--output", str(tmp_path)]) == 1
-    assert "first: mlflow run . -e convert" in capsys.readouterr().err
+    assert "first mlflow run . -e convert" in capsys.readouterr().err
     (tmp_path / "model.json").write_text("{}")
     assert cli.run(["serve", "--output", str(tmp_path)]) == 1
     assert "its model reads no digits" in capsys.readouterr().err
