@@ -1,3 +1,7 @@
 // What the page's scripts find beside them: TensorFlow.js and prepare.js.
 declare const tf: any;
 declare function prepare(strokes: {points: [number, number][]}[]): Float32Array | null;
+declare const FIT: number;
+declare const PEN: number;
+declare function clamp(value: number, low: number, high: number): number;
+declare function centred(ink: Float64Array, rows: number, columns: number): Float32Array;

@@ -12,7 +12,8 @@ import {library, minified} from './bundle.mjs';
 
 const BINARIES = ['tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm'];
 // In this order.
-const OWN = ['prepare', 'numbers', 'reading', 'ink', 'view', 'tell', 'page'].map((n) => `${n}.js`);
+const READS = ['prepare', 'numbers', 'reading', 'binarise', 'shapes', 'picture'];
+const OWN = [...READS, 'ink', 'view', 'tell', 'page'].map((name) => `${name}.js`);
 const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
 
 const [modules, folder, settingsFile] = process.argv.slice(2);

@@ -1,0 +1,82 @@
+"""Pictures of numbers are read: made ones, through the page's JavaScript with a real network."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.score_pictures import distance, errors, main, read, texts
+from tests.pictures import KINDS, made
+from tests.test_page import BY_HAND
+from tests.test_page_look import written  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="module")
+def scored(written):  # noqa: F811
+    """Of each kind: digits, errors, and the picture with the most of them."""
+    jobs = [
+        (kind, *made(BY_HAND[hand], kind, np.random.default_rng(100 * hand + i)))
+        for i, kind in enumerate(KINDS)
+        for hand in (3, 5, 7)
+    ]
+    told = read([image for _, image, _ in jobs], written)
+    found = {kind: [0, 0] for kind in KINDS}
+    for (kind, _, rows), one in zip(jobs, told, strict=True):
+        found[kind][0] += sum(map(len, rows))
+        found[kind][1] += errors(rows, texts(one))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_digits_are_read_on_paper_of_every_kind(scored, kind):
+    digits, wrong = scored[kind]
+    assert wrong <= max(1, 0.25 * digits), scored[kind]
+
+
+def test_nine_of_ten_digits_in_pictures_are_read_rightly(scored):
+    digits, wrong = np.sum(list(scored.values()), axis=0)
+    assert wrong < 0.1 * digits, scored
+
+
+def test_paper_without_ink_has_no_digits(written):  # noqa: F811
+    rng = np.random.default_rng(0)
+    noise = rng.normal(200, 4, (300, 400, 3)).clip(0, 255).astype(np.uint8)
+    blank = np.full((200, 200, 3), 255, np.uint8)
+    assert [one["rows"] for one in read([noise, blank, blank[:1, :1]], written)] == [[], [], []]
+
+
+def test_corners_stand_around_their_digit_in_a_turned_picture(written):  # noqa: F811
+    image = np.full((300, 500), 240, np.uint8)
+    for left in (80, 180, 280, 380):
+        image[120:200, left : left + 9] = 20  # four ones
+    turned = Image.fromarray(image).rotate(-12, fillcolor=240)
+    (told,) = read([np.asarray(turned)], written)
+    (row,) = told["rows"]
+    assert len(row) == 4
+    centres = np.array([np.mean(found["corners"], axis=0) for found in row]) * [500, 300]
+    angle = np.deg2rad(12)
+    away = np.array([[left + 4.5 - 250, 160 - 150] for left in (80, 180, 280, 380)])
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    np.testing.assert_allclose(centres, away @ turn + [250, 150], atol=6)
+
+
+def test_errors_count_missed_invented_and_wrong_digits():
+    assert distance("kitten", "sitting") == 3
+    assert errors(["123", "45"], ["123", "45"]) == 0
+    assert errors(["123", "45"], ["12", "45"]) == errors(["12", "45"], ["123", "45"]) == 1
+    assert errors(["123", "45"], ["123"]) == 2
+    assert errors(["123", "45"], ["9", "123", "46"]) == 2
+
+
+def test_a_folder_of_pictures_is_scored(written, tmp_path, capsys):  # noqa: F811
+    image, rows = made(BY_HAND[3], "plain", np.random.default_rng(0))
+    Image.fromarray(image).save(tmp_path / "one.png")
+    Image.fromarray(image).save(tmp_path / "two.png")
+    labels = [{"file": "one.png", "rows": rows}, {"file": "two.png", "rows": [*rows, "1"]}]
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    main(str(tmp_path), str(written))
+    out = capsys.readouterr().out
+    assert "two.png" in out
+    total = 2 * sum(map(len, rows)) + 1
+    assert f"% of {total} digits in 2 pictures are read rightly" in out
