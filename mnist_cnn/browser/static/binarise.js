@@ -54,8 +54,9 @@ function means({width, height, values}, radius) {
 }
 
 /** How far each pixel is above the threshold, as a share of the ink's depth; null: there is no ink.
- * @param {Plane} grey @returns {Plane | null} */
-function inkOf({width, height, values}) {
+ * @param {Plane} grey @param {boolean} other than it looks: light ink for dark, or dark for light
+ * @returns {Plane | null} */
+function inkOf({width, height, values}, other) {
   const radius = Math.round(Math.max(width, height) * WINDOW);
   const around = means({width, height, values}, radius).values;
   let [cubes, squares] = [0, 0]; // light ink on dark ground if what stands out is light
@@ -63,7 +64,7 @@ function inkOf({width, height, values}) {
     cubes += (value - around[i]) ** 3;
     squares += (value - around[i]) ** 2;
   });
-  const sign = cubes > 0 ? -1 : 1;
+  const sign = cubes > 0 === other ? 1 : -1;
   const [paper, share] = [plane(width, height), plane(width, height)]; // what is no ink, clearly
   values.forEach((value, i) => {
     if (sign * (value - around[i]) < -0.5 * Math.sqrt(squares / values.length)) return;

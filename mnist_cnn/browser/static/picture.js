@@ -9,15 +9,32 @@
 
 const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
+const READ = 0.8; // mean confidence of a picture that was understood
 const LEVEL = 0.55; // a row's digits are no further up or down from the last two
 
 /** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height
  * @param {(pictures: Float32Array[]) => Answer[]} ask @returns {Found[][]} */
 function readPicture(rgba, width, height, ask) {
   const grey = greyOf(rgba, width, height);
-  let ink = inkOf(grey);
+  /** @type {{share: number, rows: Found[][]}} */
+  let best = {share: 0, rows: []};
+  // As it looks; if little of that can be read, light ink for dark, then not turned.
+  for (const [other, upright] of [[false, false], [true, false], [false, true]]) {
+    const rows = attempt(grey, other, upright, ask);
+    const shares = rows.flat().map(({answer}) => answer.share);
+    const share = shares.reduce((a, b) => a + b, 0) / Math.max(1, shares.length);
+    if (share > best.share) best = {share, rows};
+    if (share > READ || !rows.length) break;
+  }
+  return best.rows;
+}
+
+/** @param {Plane} grey @param {boolean} other @param {boolean} upright
+ * @param {(pictures: Float32Array[]) => Answer[]} ask @returns {Found[][]} */
+function attempt(grey, other, upright, ask) {
+  let ink = inkOf(grey, other);
   if (!ink) return [];
-  let angle = slopeOfRules(ink);
+  let angle = upright ? 0 : slopeOfRules(ink);
   if (angle === null) {
     const {digits, high} = partsIn(ink);
     angle = slopeOfRows(digits, high);
@@ -45,8 +62,8 @@ function partsIn({width, height, values}) {
       && b.top > a.top && b.bottom < a.bottom && b.bottom - b.top > 0.1 * (a.bottom - a.top));
   });
   const heights = parts.map(({top, bottom}) => bottom - top).sort((a, b) => b - a);
-  let rest = heights.reduce((sum, one) => sum + one ** 2, 0) / 2;
-  const high = heights.find((one) => (rest -= one ** 2) <= 0) ?? 1;
+  let rest = heights.reduce((sum, one) => sum + one ** 3, 0) / 2;
+  const high = heights.find((one) => (rest -= one ** 3) <= 0) ?? 1;
   const digits = parts.filter(({left, top, right, bottom}) => bottom - top > SMALL * high
     && bottom - top < 2.2 * high && right - left < 4 * high);
   const small = parts.filter(({left, top, right, bottom, pixels}) => bottom - top <= SMALL * high

@@ -92,6 +92,7 @@ function slopeOfRows(boxes, height) {
 function unrule(ink) {
   const {width, height, values} = ink;
   const thin = 2 + THIN * Math.max(width, height);
+  let found = false;
   const runs = [runsOf(values, height, width, width, 1), runsOf(values, width, height, 1, width)];
   for (const [across, length] of [[0, width], [1, height]]) {
     const mask = new Uint8Array(values.length);
@@ -103,8 +104,14 @@ function unrule(ink) {
     });
     for (const part of partsOf(mask, length, Math.round(Math.max(thin, BREAK * length)))) {
       if (part.right - part.left < RULE * length) continue;
+      found = true;
       for (const i of part.pixels) values[place(i, height)] = -1;
     }
+  }
+  if (!found) return;
+  for (const part of partsOf(Uint8Array.from(values, (value) => Number(value > 0)), width)) {
+    if (Math.max(part.right - part.left, part.bottom - part.top) > thin + 4) continue;
+    for (const i of part.pixels) values[i] = -1; // where rules cross
   }
 }
 

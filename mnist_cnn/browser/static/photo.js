@@ -1,0 +1,113 @@
+// @ts-check
+// A picture that is dropped, pasted, chosen or photographed: read by a worker, so that the page stays
+// alive, and shown with what was read laid over it, each digit to be corrected. Nothing is sent.
+'use strict';
+
+const LARGEST = 100e6; // pixels of a picture
+const KEPT = 2000; // pixels of the longer side that are looked at
+
+class Photo {
+  /** @param {Settings} settings @param {(words: string) => void} announce */
+  constructor(settings, announce) {
+    this.settings = settings;
+    this.announce = announce;
+    this.taken = 0; // pictures
+    /** @type {Found[][]} */
+    this.rows = [];
+    this.words = '';
+    const canvas = /** @type {HTMLCanvasElement} */ (element('photo'));
+    this.context = /** @type {CanvasRenderingContext2D} */ (
+      canvas.getContext('2d', {willReadFrequently: true}));
+    const input = /** @type {HTMLInputElement} */ (element('picture'));
+    input.addEventListener('change', () => this.take(input.files).then(() => (input.value = '')));
+    addEventListener('paste', (event) => this.take(event.clipboardData?.files));
+    addEventListener('dragover', (event) => event.preventDefault());
+    addEventListener('drop', (event) => {
+      event.preventDefault();
+      this.take(event.dataTransfer?.files);
+    });
+  }
+
+  /** With the page's own scripts: their addresses, or in digits.html their text. @returns {Worker} */
+  get worker() {
+    /** @type {HTMLScriptElement[]} */
+    const scripts = [...document.querySelectorAll('script[data-reads]')].map((one) => /** @type {any} */ (one));
+    const [last, ...others] = scripts.map(({src}) => src).reverse();
+    const texts = scripts.map(({textContent}) => `${textContent}\n`);
+    const worker = new Worker(last || URL.createObjectURL(new Blob(texts)));
+    worker.postMessage({settings: this.settings, scripts: last ? others.reverse() : []});
+    worker.onmessage = ({data: {taken, rows, error}}) => {
+      if (taken !== this.taken) return;
+      if (error) this.say(`The picture could not be read: ${error}`);
+      else this.show(rows);
+    };
+    Object.defineProperty(this, 'worker', {value: worker});
+    return worker;
+  }
+
+  /** @param {FileList | undefined | null} files */
+  async take(files) {
+    const [file] = files ?? [];
+    if (!file || document.body.dataset.mode !== 'picture') return;
+    const taken = ++this.taken;
+    this.say('Reading …', 'reading');
+    try {
+      if (!file.size) throw new Error('The file is empty.');
+      const image = await createImageBitmap(file).catch(() => {
+        throw new Error(`${file.name} is no picture that this browser can open.`);
+      });
+      if (image.width * image.height > LARGEST) throw new Error('The picture has more than 100 million pixels.');
+      if (taken !== this.taken) return;
+      const {canvas} = this.context;
+      const scale = Math.min(1, KEPT / Math.max(image.width, image.height));
+      canvas.width = Math.max(1, Math.round(image.width * scale));
+      canvas.height = Math.max(1, Math.round(image.height * scale));
+      this.context.fillStyle = 'white'; // behind what is transparent
+      this.context.fillRect(0, 0, canvas.width, canvas.height);
+      this.context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      const {data, width, height} = this.context.getImageData(0, 0, canvas.width, canvas.height);
+      this.worker.postMessage({taken, data, width, height}, [data.buffer]);
+    } catch (error) {
+      if (taken === this.taken) this.say(/** @type {Error} */ (error).message);
+    }
+  }
+
+  /** Instead of a number. @param {string} words @param {string} state */
+  say(words, state = 'empty') {
+    this.rows = [];
+    element('marks').replaceChildren();
+    Object.assign(element('number').dataset, {value: '', state});
+    const told = document.createElement('p');
+    told.textContent = this.words = words;
+    element('number').replaceChildren(told);
+    this.announce(words);
+  }
+
+  /** @param {Found[][]} rows */
+  show(rows) {
+    this.rows = rows.filter((row) => row.length);
+    if (!this.rows.length) return this.say('No digits were found.', 'read');
+    this.announce(showNumber(/** @type {any} */ (this.context.canvas), this.rows, false));
+    element('labels').replaceChildren();
+    element('marks').replaceChildren(...this.rows.flat().map((found) => this.mark(found)));
+  }
+
+  /** A digit over its place, to be corrected. @param {Found} found @returns {HTMLElement} */
+  mark(found) {
+    const {answer, corners} = found;
+    const select = document.createElement('select');
+    select.append(...'0123456789'.split('').map((digit) => new Option(digit)), new Option('none', ''));
+    select.value = String(answer.digit);
+    select.className = answer.state === 'sure' ? 'sure' : 'unsure';
+    select.ariaLabel = `${answer.digit}${answer.state === 'sure' ? '' : ', not sure'}: correct`;
+    const [xs, ys] = [0, 1].map((axis) => corners.map((corner) => 100 * corner[axis]));
+    select.style.left = `${(Math.min(...xs) + Math.max(...xs)) / 2}%`;
+    select.style.top = `${Math.min(...ys)}%`;
+    select.addEventListener('change', () => {
+      const digit = Number(select.value);
+      this.show(this.rows.map((row) => row.flatMap((one) => one !== found ? [one]
+        : select.value === '' ? [] : [{...one, answer: {...answer, digit, state: 'sure'}}])));
+    });
+    return select;
+  }
+}
