@@ -9,7 +9,7 @@ from PIL import Image
 from scripts.score_pictures import distance, errors, main, read, texts
 from tests.pictures import KINDS, made
 from tests.test_page import BY_HAND
-from tests.test_page_look import written  # noqa: F401 - a fixture
+from tests.test_page_look import look, served, written  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +80,55 @@ def test_a_folder_of_pictures_is_scored(written, tmp_path, capsys):  # noqa: F81
     assert "two.png" in out
     total = 2 * sum(map(len, rows)) + 1
     assert f"% of {total} digits in 2 pictures are read rightly" in out
+
+
+@pytest.fixture
+def four(tmp_path):
+    """A picture of two rows, as a file."""
+    ones = np.full((400, 600), 235, np.uint8)
+    for top, lefts in ((60, (100, 200, 300)), (240, (100, 200))):
+        for left in lefts:
+            ones[top : top + 90, left : left + 10] = 30
+    path = tmp_path / "ones.png"
+    Image.fromarray(ones).save(path)
+    return str(path)
+
+
+PICTURE = ("click", "input[value=picture]")
+NUMBER = ("eval", "({...document.getElementById('number').dataset})")
+
+
+@pytest.mark.parametrize("way", ["choose", "drop", "paste"])
+def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, tmp_path, way):  # noqa: F811
+    """In digits.html, from a file, under its policy, in a worker."""
+    steps = [PICTURE, ("give", "#picture", four, way)]
+    steps += [("eval", "[...document.querySelectorAll('#marks select')].map((e) => e.offsetLeft)")]
+    steps += [("select", "#marks select", "7"), NUMBER]
+    steps += [("select", "#marks select:last-child", ""), NUMBER]
+    told = look(written, tmp_path, *steps)
+    assert (told[1]["state"], told[1]["value"]) == ("read", "111\n11")
+    places = told[2]
+    assert len(places) == 5
+    assert places == sorted(places[:3]) + sorted(places[3:])
+    assert told[4]["value"] == "711\n11"
+    assert told[6]["value"] == "711\n1"
+
+
+def test_a_served_page_reads_pictures_too(written, four, tmp_path):  # noqa: F811
+    with served(written) as address:
+        told = look(address, tmp_path, PICTURE, ("give", "#picture", four), NUMBER)
+    assert told[1]["value"] == "111\n11"
+
+
+def test_a_picture_that_is_none_gets_a_sentence(written, four, tmp_path):  # noqa: F811
+    empty, broken, blank = (tmp_path / name for name in ("empty.png", "broken.png", "blank.png"))
+    empty.touch()
+    broken.write_bytes(b"\x89PNG\r\n")
+    Image.fromarray(np.full((50, 50), 255, np.uint8)).save(blank)
+    paths = [str(path) for path in (four, empty, broken, blank)]
+    told = look(written, tmp_path, PICTURE, *[("give", "#picture", path) for path in paths])
+    assert [one["state"] for one in told[1:]] == ["read", "empty", "empty", "read"]
+    assert [one["value"] for one in told[2:]] == ["", "", ""]
+    assert told[2]["text"] == "The file is empty."
+    assert told[3]["text"] == "broken.png is no picture that this browser can open."
+    assert told[4]["text"] == "No digits were found."

@@ -5,3 +5,6 @@ declare const FIT: number;
 declare const PEN: number;
 declare function clamp(value: number, low: number, high: number): number;
 declare function centred(ink: Float64Array, rows: number, columns: number): Float32Array;
+// In a worker.
+declare const WorkerGlobalScope: unknown;
+declare function importScripts(address: string): void;

@@ -57,6 +57,21 @@ const does = {
     await page.click(selector);
     await settle();
   },
+  // A picture, and how it is given; until it is read or refused.
+  async give(selector, path, way = 'choose') {
+    if (way === 'choose') await page.setInputFiles(selector, path);
+    else {
+      await page.evaluate(([type, bytes]) => {
+        const files = new DataTransfer();
+        files.items.add(new File([Uint8Array.from(bytes)], 'given', {type: 'image/png'}));
+        dispatchEvent(type === 'drop' ? new DragEvent(type, {dataTransfer: files, cancelable: true})
+          : new ClipboardEvent(type, {clipboardData: files}));
+      }, [way, [...readFileSync(path)]]);
+    }
+    await page.waitForSelector('#number:not([data-state=reading])', {state: 'attached'});
+    return page.$eval('#number', (e) => ({...e.dataset, text: e.textContent}));
+  },
+  select: async (selector, value) => void await page.selectOption(selector, value),
   lift: () => page.mouse.up(),
   focus: (selector) => page.focus(selector),
   wait: (milliseconds) => page.waitForTimeout(milliseconds),

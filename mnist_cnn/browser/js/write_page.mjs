@@ -12,8 +12,8 @@ import {library, minified} from './bundle.mjs';
 
 const BINARIES = ['tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm'];
 // In this order.
-const READS = ['prepare', 'numbers', 'reading', 'binarise', 'shapes', 'picture'];
-const OWN = [...READS, 'ink', 'view', 'tell', 'page'].map((name) => `${name}.js`);
+const OWN = ['prepare', 'numbers', 'reading', 'ink', 'view', 'tell', 'photo', 'page'];
+const WORKER = ['prepare', 'numbers', 'reading', 'binarise', 'shapes', 'picture'];
 const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
 
 const [modules, folder, settingsFile] = process.argv.slice(2);
@@ -27,9 +27,11 @@ function write(name, filled) {
   writeFileSync(join(folder, name), html);
 }
 const own = (name) => readFileSync(join(page, name), 'utf8');
-const script = minified(modules, OWN.map(own).join('\n'), 'js');
+const joined = (names) => minified(modules, names.map((name) => own(`${name}.js`)).join('\n'), 'js');
+const [script, worker] = [OWN, WORKER].map(joined);
 const style = minified(modules, own('style.css'), 'css');
 writeFileSync(join(folder, 'page.js'), script);
+writeFileSync(join(folder, 'worker.js'), worker);
 writeFileSync(join(folder, 'style.css'), style);
 
 // No "<", or a model's metadata could end the element.
@@ -53,12 +55,14 @@ write('index.html', {
 });
 
 // A file cannot fetch WebAssembly: digits.html computes in plain JavaScript.
-const inline = [single, script].map((code) => code.replaceAll('</script', '<\\/script'));
+// Nor can it start a worker but from a text that it holds.
+const [text, ...inline] = [worker, single, script].map((code) => code.replaceAll('</script', '<\\/script'));
 const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 write('digits.html', {
-  csp: `${POLICY}script-src ${inline.map(hash).join(' ')}; style-src ${hash(style)}`,
+  csp: `${POLICY}script-src ${inline.map(hash).join(' ')}; style-src ${hash(style)}; worker-src blob:`,
   style: `<style>${style}</style>`,
   settings: json({...settings, model: {...model, data: shards.toString('base64')}}),
-  scripts: inline.map((script) => `<script>${script}</script>`).join('\n')
+  scripts: `<script id="worker" type="text/plain">${text}</script>\n`
+    + inline.map((script) => `<script>${script}</script>`).join('\n')
     + `\n<!--\n${notices.replaceAll('--', '- -')}\n-->`,
 });

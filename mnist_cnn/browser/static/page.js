@@ -25,7 +25,7 @@ function penWidth() {
 }
 
 function changed() {
-  if (waiting) return;
+  if (waiting || mode === 'picture') return;
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
@@ -76,9 +76,10 @@ function choose() {
   if (mode) sheets[mode] = ink.sheet;
   mode = chosen('mode');
   document.body.dataset.mode = mode;
-  document.title = element('title').textContent =
-    mode === 'number' ? 'Write a number' : 'Draw a digit';
+  document.title = element('title').textContent = mode === 'picture' ? 'Read a picture'
+    : mode === 'number' ? 'Write a number' : 'Draw a digit';
   ink.turn(sheets[mode] ?? {strokes: [], past: [], future: []});
+  if (mode === 'picture') photo.again();
 }
 
 /** Between frames, so that all is compiled when the pen comes. @param {number} answers */
@@ -99,6 +100,7 @@ for (const name of ['focus', 'blur']) pad.addEventListener(name, changed);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', changed);
 new ResizeObserver(changed).observe(pad);
 listenToTruths(ink);
+const photo = new Photo(settings, announce);
 showBars(null);
 element('network').textContent = settings.network;
 choose();

@@ -28,14 +28,12 @@ class Photo {
     });
   }
 
-  /** With the page's own scripts: their addresses, or in digits.html their text. @returns {Worker} */
+  /** Started with the first picture. In digits.html from the texts that it holds. @returns {Worker} */
   get worker() {
-    /** @type {HTMLScriptElement[]} */
-    const scripts = [...document.querySelectorAll('script[data-reads]')].map((one) => /** @type {any} */ (one));
-    const [last, ...others] = scripts.map(({src}) => src).reverse();
-    const texts = scripts.map(({textContent}) => `${textContent}\n`);
-    const worker = new Worker(last || URL.createObjectURL(new Blob(texts)));
-    worker.postMessage({settings: this.settings, scripts: last ? others.reverse() : []});
+    const text = document.getElementById('worker')?.textContent;
+    const worker = new Worker(text
+      ? URL.createObjectURL(new Blob([document.scripts[2].text, '\n', text])) : 'worker.js');
+    worker.postMessage({settings: this.settings, library: text ? null : 'tf.min.js'});
     worker.onmessage = ({data: {taken, rows, error}}) => {
       if (taken !== this.taken) return;
       if (error) this.say(`The picture could not be read: ${error}`);
@@ -70,6 +68,12 @@ class Photo {
     } catch (error) {
       if (taken === this.taken) this.say(/** @type {Error} */ (error).message);
     }
+  }
+
+  /** What was last shown. */
+  again() {
+    if (this.rows.length) this.show(this.rows);
+    else this.say(this.words || 'No picture yet.');
   }
 
   /** Instead of a number. @param {string} words @param {string} state */

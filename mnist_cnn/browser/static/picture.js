@@ -111,7 +111,7 @@ function readRows(ink, ask) {
     for (let from = 0; from < units.length; from++) {
       for (let to = from + 1; to <= Math.min(units.length, from + 6); to++) {
         const some = units.slice(from, to);
-        const box = some.map((unit) => ({strokes: [], box: unit})).reduce(joined).box;
+        const box = hull(some);
         const score = plausible(some, box, parts.high);
         if (score === null) continue;
         found.push({from, to, box, score, asked: pictures.length, answer: /** @type {any} */ (null)});
@@ -125,6 +125,14 @@ function readRows(ink, ask) {
     const answer = answers[piece.asked];
     return {...piece, answer, score: piece.score + Math.max(-3, Math.log(answer.share))};
   }))).filter((row) => row.length);
+}
+
+/** @param {Box[]} boxes @returns {Box} around all */
+function hull(boxes) {
+  return {
+    left: Math.min(...boxes.map(({left}) => left)), right: Math.max(...boxes.map(({right}) => right)),
+    top: Math.min(...boxes.map(({top}) => top)), bottom: Math.max(...boxes.map(({bottom}) => bottom)),
+  };
 }
 
 /** What geometry says of units as one digit; null: they are none.
@@ -221,4 +229,24 @@ function pictureOf(parts, box, width) {
     }
   }
   return centred(ink, rows, columns);
+}
+
+// In the worker: first the settings, then pictures.
+if (typeof WorkerGlobalScope === 'function') {
+  /** @type {Promise<Reader>} */
+  let loading;
+  self.onmessage = async ({data: {settings, library, taken, data, width, height}}) => {
+    try {
+      if (settings) {
+        if (library) importScripts(library);
+        const reader = new Reader(settings);
+        loading = reader.load().then(() => reader);
+        return;
+      }
+      const reader = await loading;
+      self.postMessage({taken, rows: readPicture(data, width, height, (some) => reader.read(some))});
+    } catch (error) {
+      self.postMessage({taken, error: /** @type {Error} */ (error).message});
+    }
+  };
 }
