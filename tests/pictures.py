@@ -1,7 +1,7 @@
-"""Pictures of handwritten digits, made: recorded strokes laid on paper that is textured and shaded."""
+"""Pictures of handwritten digits: recorded strokes laid on paper, textured and shaded."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,10 @@ def _light(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> np.nd
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape)
     a, b, c = rng.uniform(-0.25, 0.25, 3)
     light = 1 + a * x + b * y + c * x * y - 0.1
-    turn: Callable[[float], np.ndarray] = lambda angle: x * np.cos(angle) + y * np.sin(angle)
+
+    def turn(angle: float) -> np.ndarray:
+        return x * np.cos(angle) + y * np.sin(angle)
+
     if kind == "shadow":
         edge = turn(rng.uniform(0, 6.3)) - rng.uniform(0.1, 0.5)
         light *= 1 - rng.uniform(0.3, 0.5) / (1 + np.exp(-edge * rng.uniform(20, 120)))

@@ -34,11 +34,11 @@ class Photo {
     const worker = new Worker(text
       ? URL.createObjectURL(new Blob([document.scripts[2].text, '\n', text])) : 'worker.js');
     worker.postMessage({settings: this.settings, library: text ? null : 'tf.min.js'});
-    worker.onmessage = ({data: {taken, rows, error}}) => {
+    worker.addEventListener('message', ({data: {taken, rows, error}}) => {
       if (taken !== this.taken) return;
       if (error) this.say(`The picture could not be read: ${error}`);
       else this.show(rows);
-    };
+    });
     Object.defineProperty(this, 'worker', {value: worker});
     return worker;
   }

@@ -235,7 +235,7 @@ function pictureOf(parts, box, width) {
 if (typeof WorkerGlobalScope === 'function') {
   /** @type {Promise<Reader>} */
   let loading;
-  self.onmessage = async ({data: {settings, library, taken, data, width, height}}) => {
+  addEventListener('message', async ({data: {settings, library, taken, data, width, height}}) => {
     try {
       if (settings) {
         if (library) importScripts(library);
@@ -248,5 +248,5 @@ if (typeof WorkerGlobalScope === 'function') {
     } catch (error) {
       self.postMessage({taken, error: /** @type {Error} */ (error).message});
     }
-  };
+  });
 }
