@@ -37,8 +37,13 @@ def model_card(
 
 
 def _table(frame: pd.DataFrame) -> str:
+    """Markdown: what, how many images, and figures, each with the two ends of its interval."""
+    rows = [[*frame.columns[:2], *frame.columns[2::3]]]
+    for what, images, *figures in frame.itertuples(index=False):
+        threes = (figures[i : i + 3] for i in range(0, len(figures), 3))
+        rows.append(
+            [what, images, *("{:.4f} ({:.4f} to {:.4f})".format(*three) for three in threes)]
+        )
     # MLflow's page sets no space between columns.
-    text = frame.add_prefix("&nbsp; ").to_csv(index=False, sep="|", float_format="%.4f", na_rep="-")
-    head, *rows = text.replace("|", " | ").splitlines()
-    line = " | ".join(["---:"] * frame.shape[1])
-    return "\n".join(f"| {row} |" for row in (head, line, *rows))
+    head, *lines = ("| " + " | &nbsp; ".join(map(str, row)) + " |" for row in rows)
+    return "\n".join([head, "| --- " * len(rows[0]) + "|", *lines])
