@@ -276,7 +276,8 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
     life = commands(small)
     verb = moment if moment in life else "evaluate"
     first = start(tmp_path, *life["train"], **no_retries)
-    assert first.wait(600) == 0, first.communicate()[1]
+    _, err = first.communicate(timeout=600)
+    assert first.returncode == 0, err
     code, _, err = deadly(
         tmp_path, MIDWAY[moment], "before", 1, life[verb], server.process.pid, **no_retries
     )
