@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_cnn.learning.backend import keras
+from mnist_cnn.learning import model_file
+from mnist_cnn.learning.backend import keras, legacy_keras
 from mnist_cnn.learning.data import load_test
 from mnist_cnn.learning.model import build, predict, scaled
+from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
 
 
@@ -60,3 +62,23 @@ def test_predicting_the_test_set_takes_less_than_half_of_classics_plain_evaluate
 
     plain = seconds(lambda: classic.evaluate(images, test.y, verbose=0))
     assert seconds(lambda: predict(fast, test.x)) < plain / 2
+
+
+def test_a_compiled_keras_2_file_is_loaded_and_another_class_is_refused(tmp_path):
+    legacy = legacy_keras()
+
+    class Own(legacy.Sequential):
+        pass
+
+    path = tmp_path / "own.keras"
+    layers = [legacy.Input((4,)), legacy.layers.Dense(2)]
+    for kind in (legacy.Sequential, Own):
+        model = kind(layers)
+        model.compile("adam", "mse")
+        model.save(path)
+        if kind is Own:
+            with pytest.raises(UserError, match="is a Own, which may run code"):
+                model_file.load(path)
+        else:
+            loaded = model_file.load(path)
+            np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])

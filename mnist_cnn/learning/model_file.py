@@ -46,7 +46,9 @@ def load(path: Path) -> Any:
     legacy = legacy_keras()
     parts = (legacy.layers, legacy.initializers, legacy.regularizers, legacy.constraints)
     known = OTHERS.union(CALLS, *map(dir, parts)) - {"Lambda"}
-    json.loads(config, object_hook=partial(_check_class, known))
+    content = json.loads(config)
+    content.pop("compile_config", None)  # an optimizer, which is not loaded
+    json.loads(json.dumps(content), object_hook=partial(_check_class, known))
     try:
         return legacy.models.load_model(path, compile=False)
     except Exception as error:  # of any kind, for a file of any age
@@ -62,9 +64,10 @@ def _check_class(known: frozenset[str], found: dict[str, Any]) -> dict[str, Any]
     inner = found.get("config") or {}
     call = str(inner.get("function", "")) if kind in CALLS else "math.add"
     if kind not in known or not module.startswith("keras") or not HARMLESS.fullmatch(call):
-        name = inner.get("name", found.get("name", "?"))
-        what = f"calls {call}" if kind in CALLS else f"is a {kind}"
-        raise UserError(f"layer {name!r} {what}, which may run code or is not Keras's own.")
+        name = inner.get("name", found.get("name"))
+        what = f"layer {name!r}" if name else "the model"
+        what += f" calls {call}" if kind in CALLS else f" is a {kind}"
+        raise UserError(f"{what}, which may run code or is not Keras's own.")
     return found
 
 
