@@ -122,10 +122,8 @@ def _own_files(folder: Path) -> dict[str, str]:
 
 def _json(path: Path) -> dict[str, Any]:
     """The JSON object of a file, empty if it is none."""
-    with suppress(FileNotFoundError, ValueError, RecursionError):
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict):
-            return content
+    with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
+        return dict(json.loads(path.read_bytes()))
     return {}
 
 

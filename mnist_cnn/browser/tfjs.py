@@ -41,23 +41,18 @@ def write(
     Raises UserError for what cannot be written in TensorFlow.js.
     """
     folder.mkdir(exist_ok=True)
-    how = {
-        "quantization_dtype_map": {} if quantize == "none" else {quantize: "*"},
-        "weight_shard_size_bytes": weight_shard_size_bytes,
-    }
+    widths = {} if quantize == "none" else {quantize: "*"}
+    how = {"quantization_dtype_map": widths, "weight_shard_size_bytes": weight_shard_size_bytes}
     if output_format == "tfjs_graph_model":
         content = _write_graph(model, folder, how)
     else:
         parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
         named = [dict(pair for one in part for pair in _weights(one, one.name)) for part in parts]
         groups = [[{"name": k, "data": np.asarray(v)} for k, v in one.items()] for one in named]
-        versions = {"keras_version": keras.__version__, "backend": "tensorflow"}
-        _tensorflowjs("keras_h5_conversion").write_artifacts(
-            versions | {"model_config": topology(model)},
-            [group for group in groups if group] or [[]],
-            str(folder),
-            **how,
-        )
+        config = {"keras_version": keras.__version__, "backend": "tensorflow"}
+        config["model_config"] = topology(model)
+        write_artifacts = _tensorflowjs("keras_h5_conversion").write_artifacts
+        write_artifacts(config, list(filter(None, groups)) or [[]], str(folder), **how)
         content = model_json(folder) | {"convertedBy": "mnist_cnn"}
     for group in content["weightsManifest"]:
         for place, name in enumerate(group["paths"]):
