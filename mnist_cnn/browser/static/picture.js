@@ -54,7 +54,7 @@ function attempt(grey, other, upright, ask) {
 /** What is as high as a digit, and what is less; neither frames nor dirt.
  * @param {Plane} ink @returns {{digits: Part[], small: Part[], high: number}} */
 function partsIn({width, height, values}) {
-  const all = partsOf(Uint8Array.from(values, (value) => Number(value > 0)), width);
+  const all = partsOf(maskOf(values), width);
   const parts = all.filter((a) => {
     const [wide, tall] = [(a.right - a.left) / width, (a.bottom - a.top) / height];
     if (Math.max(wide, tall) > 0.98 || (wide > 0.9 && tall < 0.2)) return false;

@@ -16,33 +16,38 @@ function partsOf(mask, width, reach = 1) {
   const found = [];
   const queue = new Int32Array(mask.length);
   for (let start = mask.indexOf(1); start >= 0; start = mask.indexOf(1, start)) {
-    let end = 0;
-    const box = {left: width, right: 0, top: Math.floor(start / width), bottom: 0};
-    const add = (/** @type {number} */ at) => {
-      mask[at] = 0;
-      queue[end++] = at;
-    };
-    add(start);
+    let [left, right, bottom, end] = [width, 0, 0, 1];
+    mask[queue[0] = start] = 0;
     for (let read = 0; read < end; read++) {
       const at = queue[read];
       const x = at % width;
-      box.left = Math.min(box.left, x);
-      box.right = Math.max(box.right, x + 1);
-      box.bottom = Math.max(box.bottom, (at - x) / width + 1);
+      if (x < left) left = x;
+      if (x >= right) right = x + 1;
+      if (at >= bottom) bottom = at + 1;
       const [from, to] = [Math.max(-x, -reach), Math.min(width - 1 - x, reach)];
-      for (const row of [at - width, at, at + width]) {
-        for (let next = row + from; next <= row + to; next++) if (mask[next]) add(next);
+      for (let row = at - width; row <= at + width; row += width) {
+        for (let next = row + from; next <= row + to; next++) if (mask[next]) mask[queue[end++] = next] = 0;
       }
     }
-    found.push({...box, pixels: queue.slice(0, end)});
+    const [top, pixels] = [Math.floor(start / width), queue.slice(0, end)];
+    found.push({left, right, top, bottom: Math.ceil(bottom / width), pixels});
   }
   return found;
+}
+
+/** @param {Float32Array} values @returns {Uint8Array} 1: ink */
+function maskOf(values) {
+  const mask = new Uint8Array(values.length);
+  for (let i = 0; i < mask.length; i++) if (values[i] > 0) mask[i] = 1;
+  return mask;
 }
 
 /** The direction in which most ink is on one line, if that line is as long and thin as a rule.
  * @param {Plane} ink @returns {number | null} radians */
 function slopeOfRules({width, height, values}) {
-  const points = [...values.keys()].filter((i) => values[i] > 0);
+  /** @type {number[]} */
+  const points = [];
+  for (let i = 0; i < values.length; i++) if (values[i] > 0) points.push(i);
   const every = Math.ceil(points.length / 15000);
   const [xs, ys] = [[], []].map(() => new Float32Array(Math.floor(points.length / every)));
   xs.forEach((_, i) => {
@@ -59,9 +64,11 @@ function slopeOfRules({width, height, values}) {
       bins[bin] += 0.5;
       bins[bin + 1] += 0.5;
     }
-    const most = bins.reduce((a, b) => Math.max(a, b));
+    let peak = 0;
+    for (let bin = 1; bin < bins.length; bin++) if (bins[bin] > bins[peak]) peak = bin;
+    const most = bins[peak];
     if (most <= best.most) continue;
-    let [low, high] = [bins.indexOf(most), bins.indexOf(most)];
+    let [low, high] = [peak, peak];
     while (bins[low - 1] > most / 2) low--;
     while (bins[high + 1] > most / 2) high++;
     best = {most, wide: high - low + 1, angle};
@@ -98,10 +105,10 @@ function unrule(ink) {
     const mask = new Uint8Array(values.length);
     const place = (/** @type {number} */ i, /** @type {number} */ w) =>
       across ? i % w * (values.length / w) + Math.floor(i / w) : i;
-    values.forEach((_, i) => {
-      const thick = runs[1 - across][i];
-      mask[place(i, width)] = Number(thick > 0 && thick <= thin && runs[across][i] >= 3 * thick);
-    });
+    const [long, thick] = [runs[across], runs[1 - across]];
+    for (let i = 0; i < mask.length; i++) {
+      if (thick[i] && thick[i] <= thin && long[i] >= 3 * thick[i]) mask[place(i, width)] = 1;
+    }
     for (const part of partsOf(mask, length, Math.round(Math.max(thin, BREAK * length)))) {
       if (part.right - part.left < RULE * length) continue;
       found = true;
@@ -109,7 +116,7 @@ function unrule(ink) {
     }
   }
   if (!found) return;
-  for (const part of partsOf(Uint8Array.from(values, (value) => Number(value > 0)), width)) {
+  for (const part of partsOf(maskOf(values), width)) {
     if (Math.max(part.right - part.left, part.bottom - part.top) > thin + 4) continue;
     for (const i of part.pixels) values[i] = -1; // where rules cross
   }
