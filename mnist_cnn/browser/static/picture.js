@@ -10,6 +10,7 @@
 const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
 const READ = 0.8; // mean confidence of a picture that was understood
+const HAIR = 0.3; // of the usual width of a line: what is thinner is a piece of a rule
 const LEVEL = 0.55; // a row's digits are no further up or down from the last two
 
 /** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height
@@ -66,9 +67,12 @@ function partsIn({width, height, values}) {
   const high = heights.find((one) => (rest -= one ** 3) <= 0) ?? 1;
   const digits = parts.filter(({left, top, right, bottom}) => bottom - top > SMALL * high
     && bottom - top < 2.2 * high && right - left < 4 * high);
+  const wide = (/** @type {Part} */ part) =>
+    part.pixels.length / (part.right - part.left + part.bottom - part.top);
+  const usual = digits.map(wide).sort((a, b) => a - b)[digits.length >> 1];
   const small = parts.filter(({left, top, right, bottom, pixels}) => bottom - top <= SMALL * high
     && right - left < 2 * high && pixels.length > (SPECK * high) ** 2);
-  return {digits, small, high};
+  return {digits: digits.filter((part) => wide(part) > HAIR * usual), small, high};
 }
 
 /** @param {Box} box @returns {[number, number]} */
@@ -125,14 +129,6 @@ function readRows(ink, ask) {
     const answer = answers[piece.asked];
     return {...piece, answer, score: piece.score + Math.max(-3, Math.log(answer.share))};
   }))).filter((row) => row.length);
-}
-
-/** @param {Box[]} boxes @returns {Box} around all */
-function hull(boxes) {
-  return {
-    left: Math.min(...boxes.map(({left}) => left)), right: Math.max(...boxes.map(({right}) => right)),
-    top: Math.min(...boxes.map(({top}) => top)), bottom: Math.max(...boxes.map(({bottom}) => bottom)),
-  };
 }
 
 /** What geometry says of units as one digit; null: they are none.

@@ -136,3 +136,11 @@ function runsOf(values, lines, length, line, step) {
   }
   return runs;
 }
+
+/** @param {Box[]} boxes @returns {Box} around all */
+function hull(boxes) {
+  return {
+    left: Math.min(...boxes.map(({left}) => left)), right: Math.max(...boxes.map(({right}) => right)),
+    top: Math.min(...boxes.map(({top}) => top)), bottom: Math.max(...boxes.map(({bottom}) => bottom)),
+  };
+}
