@@ -1,5 +1,7 @@
 """Real training, shrunken: it learns, it repeats itself bit for bit, it is the published loop."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -318,6 +320,17 @@ def test_classic_is_plain_keras(training):
     batches = learner.batches().map(learner.batch)
     plain = model.fit(batches, epochs=1, shuffle=False, verbose=0).history["loss"][0]
     assert ours == pytest.approx(plain, rel=1e-4)
+
+
+def test_train_imports_nothing_that_it_does_not_use():
+    """Keras and TensorFlow would import these; whoever needs one imports it as ever, after them."""
+    program = """
+import sys, mnist_cnn.train
+unused = "jax sklearn matplotlib.pyplot skimage scipy.stats art optuna plotly tf_keras".split()
+print([name for name in unused if name in sys.modules])
+import jax, matplotlib.pyplot, sklearn.metrics
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 
 # An error at this confidence or more is likely the label's, not the network's.
 LIKELY_MISLABELLED = 0.95
@@ -38,6 +37,8 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
 
 def confusion_matrix_plot(values: np.ndarray, title: str) -> Figure:
     """A matrix (10, 10), truth down and prediction across."""
+    from sklearn.metrics import ConfusionMatrixDisplay  # half a second, and `train` needs it not
+
     figure, (axis,) = _axes(title, 8, 7.5)
     display = ConfusionMatrixDisplay(values).plot(cmap="Blues", ax=axis, colorbar=False)
     for text in display.text_.ravel():
