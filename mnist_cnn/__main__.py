@@ -11,7 +11,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     cli = sys.modules.get("mnist_cnn.cli")
     if not getattr(cli, "verb_has_begun", False):
         # Nothing is open yet, and an exception would be lost in some callback of the imports.
-        os.write(2, b"mnist_cnn: interrupted; nothing is half-written.\n")
+        os.write(stderr, b"mnist_cnn: interrupted; nothing is half-written.\n")
         os._exit(1)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, frame: os._exit(1))
@@ -19,6 +19,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    stderr = os.dup(2)  # for 2 itself is closed while TensorFlow is imported
     # First, and explicitly: a shell starts a background job deaf to SIGINT.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

@@ -35,3 +35,25 @@ def test_serve_ends_cleanly_at_any_moment(tmp_path, number):
             assert process.returncode in (-number, 1)
         ends.add(process.returncode)
     assert 0 in ends
+
+
+# Sends itself a signal while TensorFlow is imported, with the lower levels' output turned off.
+EARLY = """
+import os, runpy, signal, sys, threading, time
+
+def send():
+    while "tensorflow" not in sys.modules:
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+sys.argv = ["mnist_cnn", "evaluate"]
+threading.Thread(target=send, daemon=True).start()
+runpy.run_module("mnist_cnn", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_signal_while_tensorflow_is_imported_is_told_too(tmp_path):
+    process = start(tmp_path, program=("-c", EARLY))
+    _, err = process.communicate(timeout=300)
+    told = "mnist_cnn: interrupted; nothing is half-written.\n"
+    assert (process.returncode, err) == (1, told)
