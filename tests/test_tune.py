@@ -132,7 +132,7 @@ def test_no_model_above_a_bound_is_trained_or_kept(no_end, store, small, tmp_pat
     assert len(trained) == 2
     assert all(trial.constraints["max_kilobytes"] <= 0 for trial in trained)
     filters = tuple(trained[0].params[f"filters_{i}"] for i in (1, 2, 3))
-    fitted = fit(replace(FAST, filters=filters), load_training(str(small)), 0, quiet=True)
+    fitted = fit(replace(FAST, filters=filters), load_training(str(small)), 0)
     tfjs.write(fitted.model, tmp_path)
     size = tfjs.sizes(tmp_path)["tfjs_bytes"]
     assert trained[0].constraints["max_kilobytes"] == pytest.approx(size / 8000 - 1)
