@@ -103,23 +103,21 @@ function ask(model, inputs) {
 /** What a loader of TensorFlow.js gives. @param {Model} model */
 async function whole({data, ...model}) {
   const groups = model.weightsManifest;
-  const files = data ? [decoded(data)]
+  const weightData = data ? decoded(data)
     : await Promise.all(groups.flatMap(({paths}) => paths).map(fetched));
-  return {...model, weightSpecs: groups.flatMap(({weights}) => weights),
-    weightData: await new Blob(files).arrayBuffer()};
+  return {...model, weightSpecs: groups.flatMap(({weights}) => weights), weightData};
 }
 
-/** @param {string} path @returns {Promise<Blob>} */
+/** @param {string} path @returns {Promise<ArrayBuffer>} */
 async function fetched(path) {
   const response = await fetch(path);
   if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
-  return response.blob();
+  return response.arrayBuffer();
 }
 
-/** @param {string} data in base64 */
+/** @param {string} data in base64 @returns {ArrayBuffer} */
 function decoded(data) {
-  const text = atob(data);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytes;
+  const {fromBase64} = /** @type {any} */ (Uint8Array); // browsers since 2025
+  if (fromBase64) return fromBase64.call(Uint8Array, data).buffer;
+  return Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer;
 }
