@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from scripts.score_pictures import distance, errors, main, read, texts
+from tests.page import look, served
 from tests.pictures import KINDS, made
 from tests.test_page import BY_HAND
-from tests.test_page_look import look, served, written  # noqa: F401 - a fixture
 
 # Turned squares as dark as ink are lost too often: docs/pictures.md.
 SCORED = [kind for kind in KINDS if kind != "turned_squared"]
 
 
 @pytest.fixture(scope="module")
-def scored(written):  # noqa: F811
+def scored(written):
     """Of each kind: digits and errors."""
     jobs = [
         (kind, *made(BY_HAND[hand], kind, np.random.default_rng(100 * hand + i)))
@@ -43,14 +43,14 @@ def test_most_digits_in_pictures_are_read_rightly(scored):
     assert wrong < 0.15 * digits, scored
 
 
-def test_paper_without_ink_has_no_digits(written):  # noqa: F811
+def test_paper_without_ink_has_no_digits(written):
     rng = np.random.default_rng(0)
     noise = rng.normal(200, 4, (300, 400, 3)).clip(0, 255).astype(np.uint8)
     blank = np.full((200, 200, 3), 255, np.uint8)
     assert [one["rows"] for one in read([noise, blank, blank[:1, :1]], written)] == [[], [], []]
 
 
-def test_corners_stand_around_their_digit_in_a_turned_picture(written):  # noqa: F811
+def test_corners_stand_around_their_digit_in_a_turned_picture(written):
     image = np.full((300, 500), 240, np.uint8)
     for left in (80, 180, 280, 380):
         image[120:200, left : left + 9] = 20  # four ones
@@ -73,7 +73,7 @@ def test_errors_count_missed_invented_and_wrong_digits():
     assert errors(["123", "45"], ["9", "123", "46"]) == 2
 
 
-def test_a_folder_of_pictures_is_scored(written, tmp_path, capsys):  # noqa: F811
+def test_a_folder_of_pictures_is_scored(written, tmp_path, capsys):
     image, rows = made(BY_HAND[3], "plain", np.random.default_rng(0))
     Image.fromarray(image).save(tmp_path / "one.png")
     Image.fromarray(image).save(tmp_path / "two.png")
@@ -103,7 +103,7 @@ NUMBER = ("eval", "({...document.getElementById('number').dataset})")
 
 
 @pytest.mark.parametrize("way", ["choose", "drop", "paste"])
-def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, tmp_path, way):  # noqa: F811
+def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, tmp_path, way):
     """In digits.html, from a file, under its policy, in a worker."""
     steps = [PICTURE, ("give", "#picture", four, way)]
     steps += [("eval", "[...document.querySelectorAll('#marks select')].map((e) => e.offsetLeft)")]
@@ -118,13 +118,13 @@ def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, tmp_pa
     assert told[6]["value"] == "711\n1"
 
 
-def test_a_served_page_reads_pictures_too(written, four, tmp_path):  # noqa: F811
+def test_a_served_page_reads_pictures_too(written, four, tmp_path):
     with served(written) as address:
         told = look(address, tmp_path, PICTURE, ("give", "#picture", four), NUMBER)
     assert told[1]["value"] == "111\n11"
 
 
-def test_a_picture_that_is_none_gets_a_sentence(written, four, tmp_path):  # noqa: F811
+def test_a_picture_that_is_none_gets_a_sentence(written, four, tmp_path):
     empty, broken, blank = (tmp_path / name for name in ("empty.png", "broken.png", "blank.png"))
     empty.touch()
     broken.write_bytes(b"\x89PNG\r\n")
