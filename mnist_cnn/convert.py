@@ -68,8 +68,7 @@ def convert(
         figures["convert_seconds"] = time.perf_counter() - started
         registry.log_metrics(source, figures)
         registry.tag(source, tfjs_agreement=f"{figures['tfjs_agreement']:.6g}")
-        target = Path(output).absolute()
-        width = best.replace("none", "float32")
+        target, width = Path(output).absolute(), best.replace("none", "float32")
         told = f"{source}: {width} files, proven in TensorFlow.js, are in {target}."
         if "drawn_accuracy" in figures:
             told += f"\n{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly."
