@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -46,8 +45,9 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
     program += "from tests.worker_targets import work_without_end\n"
     program += f"run_workers(work_without_end, (pathlib.Path({str(tmp_path)!r}),), 1, 1)"
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
-    wait_for(lambda: Path(tmp_path / "worker").exists(), parent)
-    worker = psutil.Process(int((tmp_path / "worker").read_text() or 0))
+    number = tmp_path / "worker"
+    wait_for(lambda: number.exists() and number.read_text(), parent)
+    worker = psutil.Process(int(number.read_text()))
     parent.kill()
     parent.wait()
     assert not psutil.wait_procs([worker], timeout=60)[1]

@@ -32,8 +32,8 @@ def suppress_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-# What Keras and TensorFlow import for parts that nobody here uses, if it is there: half of their
-# time. None stands for a package that is not installed.
+# What Keras and TensorFlow import for parts that nobody here uses, if it is there: seconds
+# on a slow machine. None stands for a package that is not installed.
 _UNUSED = {n: None for n in ("jax", "matplotlib.pyplot", "sklearn") if n not in sys.modules}
 sys.modules.update(_UNUSED)  # type: ignore[arg-type]
 with suppress_stderr():

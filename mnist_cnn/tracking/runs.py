@@ -28,7 +28,6 @@ PROCESS = "mlflow.mnist_cnn.process"
 HEADLINES = """val_accuracy train_seconds test_accuracy robust_accuracy
     tfjs_agreement tfjs_gzip_bytes drawn_accuracy""".split()
 
-MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
 if "MLFLOW_LOGGING_LEVEL" not in os.environ:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it informs of, we say ourselves
     # That an environment made by uv has no pip, and a user in a container no name.
@@ -44,6 +43,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     HEADLINES become metrics of that run too. Raises ServerLost, and UserError where the store or
     the disk fails.
     """
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
     nested = mlflow.active_run() is not None
     try:
         if not nested:
