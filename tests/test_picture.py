@@ -65,6 +65,15 @@ def test_corners_stand_around_their_digit_in_a_turned_picture(written):
     np.testing.assert_allclose(centres, away @ turn + [250, 150], atol=6)
 
 
+def test_digits_that_stand_on_a_dark_rule_are_read(written):
+    image = np.full((300, 500), 235, np.uint8)
+    for left in (100, 200, 300):
+        image[110:200, left : left + 10] = 30
+    image[198:202, :] = image[:, 40:44] = 30
+    (told,) = read([image], written)
+    assert texts(told) == ["111"]
+
+
 def test_errors_count_missed_invented_and_wrong_digits():
     assert distance("kitten", "sitting") == 3
     assert errors(["123", "45"], ["123", "45"]) == 0
