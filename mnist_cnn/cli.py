@@ -52,7 +52,8 @@ def _verb(name: str, what: str, *rows: click.Option) -> click.Command:
         code = action(**values)
         return code if isinstance(code, int) else 0
 
-    settings = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --batch-size
+    settings: dict[str, Any] = {"help_option_names": ["--help", "-h"]}
+    settings["token_normalize_func"] = lambda name: name.replace("-", "_")  # --batch-size
     return click.Command(name, settings, act, list(rows), what, _hyperparameters(of_recipe), what)
 
 

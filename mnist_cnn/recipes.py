@@ -73,7 +73,7 @@ CLASSIC = Recipe(
 
 FAST = Recipe(
     name="fast",
-    claim="the best accuracy for the least time: 99.24 ± 0.08 % of validation (5 seeds), one epoch",
+    claim="most accuracy for the least time: 99.25 ± 0.09 % of validation (10 seeds), one epoch",
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
     network="frozen relu pool conv norm flatten digits",
     filters=(16, 32, 96),
