@@ -8,6 +8,7 @@ import io
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -76,7 +77,8 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
 def _hold(cores: list[int]) -> None:
     """Hold every thread of this process on these cores; none: the system cannot."""
     for thread in os.listdir("/proc/self/task") if cores else ():
-        os.sched_setaffinity(int(thread), cores)
+        with suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread), cores)
 
 
 def measure(recipe: Recipe | None, seed: int, training: Training, test: Split) -> dict[str, Any]:

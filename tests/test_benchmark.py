@@ -1,5 +1,8 @@
 """Recipes side by side: the table, and going on after a kill."""
 
+import os
+import threading
+
 import mlflow
 import pandas as pd
 import pytest
@@ -35,6 +38,14 @@ def test_killed_benchmark_goes_on_and_ends_with_a_table(store, small, monkeypatc
     assert "| `fast:filters=4+4+4:batch_size=1024` |" in capsys.readouterr().out
     assert cli.run(command) == 0, "a finished benchmark is measured anew"
     assert len(measured) == 1 + 2 + 2
+
+
+def test_a_thread_that_ends_meanwhile_is_no_error(monkeypatch):
+    finished = threading.Thread(target=int)
+    finished.start()
+    finished.join()
+    monkeypatch.setattr(os, "listdir", lambda _: [str(finished.native_id), str(os.getpid())])
+    benchmark._hold(sorted(os.sched_getaffinity(0)))
 
 
 def test_table_has_mean_sd_and_share_of_time():
