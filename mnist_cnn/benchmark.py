@@ -15,7 +15,6 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from mnist_cnn.evaluation import plots
 from mnist_cnn.learning.backend import keras, tf
@@ -45,10 +44,9 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
         every, cores = len(training.train), runs.cores()
         images = [size or every for size in axes["images"]]
         threads = [count or cores for count in axes["threads"]]
-        if max(images) > every:
-            raise UserError(f"images={max(images)}: there are {every} training images.")
-        if max(threads) > cores:
-            raise UserError(f"threads={max(threads)}: there are {cores} cores.")
+        for name, most, of in (("images", every, "training images"), ("threads", cores, "cores")):
+            if max(axes[name]) > most:
+                raise UserError(f"{name}={max(axes[name])}: there are {most} {of}.")
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         if min(threads) < cores and not usable:
             raise UserError(f"threads={min(threads)}: only Linux can use a part; give 0.")
@@ -161,11 +159,9 @@ def _unfinished(definition: str) -> list[dict]:
     same = f"tags.verb = 'benchmark' and params.definition = '{definition}'"
     found = mlflow.search_runs([me.experiment_id], same, output_format="list")
     earlier = next((run.info for run in found if run.info.run_id != me.run_id), me)
-    if earlier.status == "FINISHED":
-        return []
-    try:
-        text = mlflow.artifacts.load_text(f"{earlier.artifact_uri}/results.csv")
-    except (MlflowException, OSError):
-        return []
-    mlflow.log_text(text, "results.csv")
-    return pd.read_csv(io.StringIO(text)).to_dict("records")
+    if earlier.status != "FINISHED":
+        with suppress(mlflow.MlflowException, OSError):  # it was killed before it had any
+            text = mlflow.artifacts.load_text(f"{earlier.artifact_uri}/results.csv")
+            mlflow.log_text(text, "results.csv")
+            return pd.read_csv(io.StringIO(text)).to_dict("records")
+    return []

@@ -133,17 +133,15 @@ _VERBS = (
     ),
     _verb("test", "Run the default test suite."),
 )
-VERBS: dict[str, click.Command] = {str(verb.name): verb for verb in _VERBS}
+PROGRAM = click.Group("mnist_cnn", _VERBS, help="VERB --help lists what it takes: --name value")
+VERBS = PROGRAM.commands
 
 
 def run(arguments: list[str]) -> int:
     """Do what `arguments` say. Exit code: 0 done, 1 failed, 2 refused before anything began."""
-    program = click.Group(
-        "mnist_cnn", VERBS, help="VERB --help lists what it takes: --name value ..."
-    )
     told = " ".join(["mnist_cnn", *arguments[:1]])
     try:
-        code = program.main(arguments or ["--help"], "python -m mnist_cnn", standalone_mode=False)
+        code = PROGRAM.main(arguments or ["--help"], "python -m mnist_cnn", standalone_mode=False)
         return code if arguments else 2
     except click.UsageError as error:
         hint = "" if getattr(error, "possibilities", None) else " (write --name value; try --help)"

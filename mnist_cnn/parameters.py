@@ -4,6 +4,7 @@ Nothing here imports MLflow or TensorFlow, so that `--help` and a refusal take n
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,15 @@ class WrongParameter(UserError):
 class ValueType(click.ParamType):
     """A type of value: `allowed` in words; `parse` and then `accepts` decide, or raise."""
 
-    def __init__(self, allowed: str, parse: Callable, accepts: Callable | None = None) -> None:
+    def __init__(self, allowed: str, parse: Callable, accepts: Callable = lambda _: True) -> None:
         self.name = self.allowed = allowed
         self._parse, self._accepts = parse, accepts
 
     def parse(self, text: str) -> Any:
         """Value of `text`. Raises ValueError for what is not allowed."""
-        try:
-            value = self._parse(text)
-            if self._accepts is None or self._accepts(value):
+        with suppress(KeyError, OverflowError, RuntimeError):  # RuntimeError: ~ of an unknown user
+            if self._accepts(value := self._parse(text)):
                 return value
-        except (KeyError, OverflowError, RuntimeError):  # RuntimeError: ~ of an unknown user
-            pass
         raise ValueError
 
     def read(self, name: str, text: str) -> Any:

@@ -6,6 +6,7 @@ Its database lets the same command go on after a kill, or join in on another mac
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,8 +14,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import optuna
-from mlflow import MlflowException
-from optuna.exceptions import StorageInternalError
 
 from mnist_cnn.browser import tfjs
 from mnist_cnn.evaluate import evaluate
@@ -22,7 +21,7 @@ from mnist_cnn.evaluation import study_results
 from mnist_cnn.learning import study as studies
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Training, load_test, load_training
-from mnist_cnn.learning.fit import Diverged, fit
+from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.model import build
 from mnist_cnn.learning.processes import run_workers
 from mnist_cnn.learning.study import Sweep
@@ -64,7 +63,7 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
         # Of several machines only the one that ended the last trial goes on to the end.
         ended = studies.ended(opened)
         last = max(ended, key=lambda t: (t.datetime_complete, t.number), default=None)
-        elsewhere = last and last.user_attrs["parent"] != sweep.parent
+        elsewhere = last and last.user_attrs.get("parent") != sweep.parent
         if len(ended) >= trials and not was_complete and elsewhere:
             print("The last trial ended elsewhere; the best is trained there.")
         else:
@@ -84,12 +83,12 @@ def _run_all_trials(study: optuna.Study, sweep: Sweep, workers: int, data: Train
                 with no_retries():  # the reason may be a lost server: said as such
                     mlflow.MlflowClient().search_experiments(max_results=1)
                 raise UserError(f"every worker died; {GOES_ON}")
-    except StorageInternalError as error:
+    except optuna.exceptions.StorageInternalError as error:
         told = studies.storage_error(sweep.storage, error)
         raise UserError(f"{told} {GOES_ON.capitalize()}") from None
     except BaseException as error:
         # The server may be the reason: it has been waited for.
-        with no_retries(), suppress(MlflowException):
+        with no_retries(), suppress(mlflow.MlflowException):
             runs.close_orphaned_runs()  # of workers that are no more
             _log_study(study)
         if isinstance(error, KeyboardInterrupt):
@@ -104,7 +103,7 @@ def _worker(sweep: Sweep, worker: int) -> None:
     """The work of one process; it inherits store and experiment as MLflow's variables."""
     try:
         _run_trials(sweep, worker, load_training(sweep.dataset))
-    except (MlflowException, StorageInternalError):
+    except (mlflow.MlflowException, optuna.exceptions.StorageInternalError):
         raise SystemExit(1) from None  # the parent says how to go on
 
 
@@ -117,7 +116,7 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
     def objective(trial: optuna.Trial) -> float | tuple[float, int]:
         try:
             return _run_trial(trial, sweep, data)
-        except MlflowException:
+        except mlflow.MlflowException:
             # Tried again, as a killed one is: the epochs it reported would prune all after it.
             study.enqueue_trial(trial.params)
             raise
@@ -126,7 +125,7 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
         if trial.state not in studies.FINISHED or not studies.is_within(trial):
             return
         now, best = studies.count(study), study_results.most_accurate(study)
-        with no_retries(), suppress(MlflowException):  # a lost server holds up no trial
+        with no_retries(), suppress(mlflow.MlflowException):  # a lost server holds up no trial
             accuracy = best.values[0] if best else 0.0
             mlflow.log_metric("study/best_so_far", accuracy, now, run_id=sweep.parent)
         seconds = (time.monotonic() - started) / max(1, now - before)
@@ -140,7 +139,7 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
 def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tuple[float, int]:
     """Train what Optuna suggests, in a nested run: its accuracy, or accuracy and cost."""
     if dead := trial.user_attrs.get("mlflow_run"):  # this one is tried again
-        with suppress(MlflowException):  # it may be of another store
+        with suppress(mlflow.MlflowException):  # it may be of another store
             mlflow.MlflowClient().set_tag(dead, "state", "failed")
             mlflow.MlflowClient().set_terminated(dead, "KILLED")
     chosen, log_epochs = sweep.suggest(trial), LogEpochs()
@@ -159,7 +158,7 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
         try:
             callbacks = [log_epochs, studies.pruning(trial)]
             fitted = fit(chosen, data, sweep.seed, callbacks)
-        except (optuna.TrialPruned, Diverged):
+        except (optuna.TrialPruned, UserError):
             fitted = None
         log_epochs.deliver()
         mlflow.set_tag("state", "finished" if fitted else "pruned")
@@ -176,11 +175,7 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
 
 
 def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
-    """By how much a model is above each bound that was set, as a share of the bound.
-
-    The size of its files is that of those which convert writes by default: 4 bytes a parameter, and
-    its topology as text.
-    """
+    """By how much a model is above each bound, as a share of it; files are as convert's default."""
     bounds = {"max_parameters": sweep.max_parameters, "max_kilobytes": sweep.max_kilobytes}
     if not any(bounds.values()):
         return {}
@@ -208,37 +203,35 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     The recipe is trained as it is, and with as many epochs as the best: more epochs alone help too.
     """
     seeds = [sweep.seed + 1 + i for i in range(SEEDS)]
-    scores: dict[Recipe, list[float]] = {}
 
-    def trained(recipe: Recipe) -> str:
-        """Mean ± sd of the validation accuracy, which is put into `scores` for each seed."""
-        if recipe not in scores:
-            fits = (fit(recipe, data, seed) for seed in seeds)
-            scores[recipe] = [fitted.history["val_accuracy"][-1] for fitted in fits]
-        return f"{np.mean(scores[recipe]):.4f} ± {np.std(scores[recipe], ddof=1):.4f}"
+    @cache
+    def scores(recipe: Recipe) -> list[float]:
+        return [fit(recipe, data, seed).history["val_accuracy"][-1] for seed in seeds]
+
+    def spread(recipe: Recipe) -> str:
+        return f"{np.mean(scores(recipe)):.4f} ± {np.std(scores(recipe), ddof=1):.4f}"
 
     trials = study_results.finalists(study, len(data.validation), FINALISTS)
     print(f"The best {len(trials)} trials, each with {SEEDS} other seeds:", flush=True)
-    by_trial = {}
+    tried = {}
     for trial in trials:
         finalist = replace(sweep.suggest(trial), epochs=max(sweep.epochs, sweep.recipe.epochs))
-        print(f"Trial {trial.number}: {trained(finalist)}.", flush=True)
-        by_trial[f"trial {trial.number}"] = scores[finalist]
-    mlflow.log_dict(by_trial, "finalists.json")
-    best = max(scores, key=lambda recipe: np.mean(scores[recipe]))
+        print(f"Trial {trial.number}: {spread(finalist)}.", flush=True)
+        tried[f"trial {trial.number}"] = finalist
+    mlflow.log_dict({name: scores(recipe) for name, recipe in tried.items()}, "finalists.json")
+    best = max(tried.values(), key=lambda recipe: np.mean(scores(recipe)))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
-    mlflow.log_metric("study/best_val_accuracy", float(np.mean(scores[best])))
+    mlflow.log_metric("study/best_val_accuracy", float(np.mean(scores(best))))
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
     for epochs in sorted({sweep.recipe.epochs, best.epochs}):
         before = replace(sweep.recipe, epochs=epochs)
-        told = f"val_accuracy of {before.name} with epochs={epochs}: {trained(before)}"
-        gain, error = study_results.gain_with_error(scores[best], scores[before])
+        gain, error = study_results.gain_with_error(scores(best), scores(before))
         key = "recipe" if epochs == sweep.recipe.epochs else "recipe_same_epochs"
-        mlflow.log_metric(f"{key}/val_accuracy", float(np.mean(scores[before])))
+        mlflow.log_metric(f"{key}/val_accuracy", float(np.mean(scores(before))))
         mlflow.log_metrics({f"{key}/gain": gain, f"{key}/gain_standard_error": error})
-        told += f"; of the best {trained(best)}: {100 * gain:+.2f} points"
-        told += f" (standard error {100 * error:.2f})."
+        told = f"val_accuracy of {before.name} with epochs={epochs}: {spread(before)}; of the best "
+        told += f"{spread(best)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
         told += "" if gain > 2 * error else " That is no gain beyond chance."
         print(told, flush=True)
     runs.describe_run(f"{study_results.summary(study)}\n\n{told}")

@@ -16,10 +16,6 @@ from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe
 
 
-class Diverged(UserError):
-    """The loss is no number any more: the weights are lost."""
-
-
 @dataclass(frozen=True)
 class Fitted:
     """A trained network, its metrics per epoch (lists of equal length) and the seconds of fit."""
@@ -33,7 +29,7 @@ def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()
     """Train the network of `recipe`; the same seed, machine and cores give the same weights.
 
     The metrics per epoch are those of `compile`, their `val_` forms, `learning_rate` as it
-    stands after the epoch, and `epoch_seconds` (validation included). Raises Diverged.
+    stands after the epoch, and `epoch_seconds` (validation included). UserError if it diverges.
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -157,11 +153,9 @@ class Muon(keras.optimizers.SGD):
     alike. Keras's own Muon leaves convolutions to Adam.
     """
 
-    def update_step(  # noqa: D102
-        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
-    ) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, rate: tf.Tensor) -> None:  # noqa: D102
         if len(variable.shape) != 4:
-            super().update_step(gradient, variable, learning_rate)
+            super().update_step(gradient, variable, rate)
             return
         update = gradient
         if self.momentum:
@@ -170,7 +164,7 @@ class Muon(keras.optimizers.SGD):
             update = self.momentum * momentum + gradient if self.nesterov else momentum.value
         matrix = tf.reshape(update, (-1, variable.shape[-1]))
         step = tf.reshape(orthogonalized(matrix), variable.shape)
-        self.assign_sub(variable, tf.cast(learning_rate, tf.float32) * step)
+        self.assign_sub(variable, tf.cast(rate, tf.float32) * step)
 
 
 def orthogonalized(matrix: tf.Tensor) -> tf.Tensor:
@@ -204,12 +198,9 @@ class _EpochMetrics(keras.callbacks.Callback):
         self.started = time.perf_counter()
         self.model.epoch.assign(epoch)
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-            logs["epoch_seconds"] = time.perf_counter() - self.started
-            if not np.isfinite(logs["loss"]):
-                rate = f"learning_rate={self.model.recipe.learning_rate:g}"
-                raise Diverged(
-                    f"the loss is {logs['loss']} after epoch {epoch + 1}: {rate} is too high."
-                )
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["epoch_seconds"] = time.perf_counter() - self.started
+        if not np.isfinite(logs["loss"]):
+            rate = f"learning_rate={self.model.recipe.learning_rate:g} is too high"
+            raise UserError(f"the loss is {logs['loss']} after epoch {epoch + 1}: {rate}.")

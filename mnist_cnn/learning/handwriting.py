@@ -8,14 +8,14 @@ proportions, slant, warp, speed and tremor of its own, all functions of a seed.
 import hashlib
 import os
 import re
-import zipfile
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from mnist_cnn.learning.data import cache_folder
 
@@ -74,13 +74,10 @@ def render(segments: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 class Way(NamedTuple):
-    """A way of writing: a label (-1: no digit), control points (n, 2), and strokes.
+    """A way of writing: its strokes are lists of smooth parts, which are places in `control`."""
 
-    A stroke is a list of smooth parts, each the places of its points in `control`.
-    """
-
-    label: int
-    control: np.ndarray
+    label: int  # -1: no digit
+    control: np.ndarray  # points (n, 2)
     strokes: list[list[list[int]]]
 
 
@@ -88,10 +85,7 @@ class Way(NamedTuple):
 def ways() -> list[Way]:
     """All ways of `shapes.txt`."""
     found = []
-    for line in SHAPES.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
-        label, text = line.split(maxsplit=1)
+    for label, text in re.findall(r"(?m)^(-?\d) +(.+)", SHAPES.read_text(encoding="utf-8")):
         points = list(dict.fromkeys(re.findall(r"[^\s|!]+", text)))
         strokes = []
         for stroke in text.split("|"):
@@ -120,9 +114,7 @@ def _curve(points: np.ndarray, per: int, tension: np.ndarray) -> np.ndarray:
     return straight + tension[:, None, None] * (b + 0.5 * bend - straight)
 
 
-def draw(
-    way: Way, count: int, rng: np.random.Generator, style: np.random.Generator
-) -> list[np.ndarray]:
+def draw(way: Way, count: int, rng: Generator, style: Generator) -> list[np.ndarray]:
     """The strokes of `count` drawings in one way, each (count, s, 2) in a box of about 1.
 
     The same state of `style` gives the same proportions, warp, slant and tremor: the same writer.
@@ -150,7 +142,7 @@ def draw(
     return np.split(_deformed(np.concatenate(strokes, axis=1), style), lengths, axis=1)
 
 
-def _hooked(lines: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+def _hooked(lines: np.ndarray, size: float, rng: Generator) -> np.ndarray:
     """Lines (n, s, 2) with a point more at either end: at a share HOOKS of them the pen turns."""
     count = len(lines)
     for _ in range(2):
@@ -163,13 +155,9 @@ def _hooked(lines: np.ndarray, size: float, rng: np.random.Generator) -> np.ndar
     return lines
 
 
-def _deformed(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _deformed(points: np.ndarray, rng: Generator) -> np.ndarray:
     """Drawings (n, s, 2) with a smooth warp, a stretch, a slant, a turn and a tremor."""
-    count = len(points)
-
-    def normal(scale: float) -> np.ndarray:
-        return rng.normal(0, scale, (count, 1))
-
+    normal = partial(rng.normal, 0, size=(len(points), 1))
     points = points - (points.max(axis=1, keepdims=True) + points.min(axis=1, keepdims=True)) / 2
     x, y = points[..., 0], points[..., 1]
     terms = (x * x, x * y, y * y, y * y * y, x * y * y)
@@ -178,12 +166,12 @@ def _deformed(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     turn = normal(0.12)
     x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     moved = np.stack([x, y], axis=-1)
-    tremor = np.exp(rng.uniform(np.log(0.001), np.log(0.012), (count, 1, 1)))
+    tremor = np.exp(rng.uniform(np.log(0.001), np.log(0.012), (len(points), 1, 1)))
     tremor *= np.ptp(moved, axis=1, keepdims=True).max(axis=2, keepdims=True)
     return moved + tremor * rng.normal(0, 1, points.shape)
 
 
-def mixtures(rng: np.random.Generator) -> list[Way]:
+def mixtures(rng: Generator) -> list[Way]:
     """Ways of drawing no digit that are random themselves: two digits side by side, scribbles."""
     digits = [way for way in ways() if way.label >= 0]
     found = []
@@ -240,16 +228,15 @@ def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
     sources = Path(__file__).read_bytes() + SHAPES.read_bytes() + np.__version__.encode()
     digest = hashlib.sha256(sources).hexdigest()[:16]
     path = folder / f"{digest}-{count}-{seed}-{none}.npz"
-    damaged = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
-    with suppress(*damaged), path.open("rb") as file, np.load(file) as found:
+    # Whatever zipfile and NumPy raise at a damaged file.
+    with suppress(Exception), path.open("rb") as file, np.load(file) as found:
         return found["images"], found["labels"]
     images, labels = generated(count, seed, none)
     with suppress(OSError):  # a full disk costs time only
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{os.getpid()}.partial"
-        with partial.open("wb") as target:
-            np.savez(target, images=images, labels=labels)
-        os.replace(partial, path)
+        unfinished = folder / f"{os.getpid()}-partial.npz"
+        np.savez(unfinished, images=images, labels=labels)
+        os.replace(unfinished, path)
         for old in sorted(folder.iterdir(), key=os.path.getmtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     return images, labels

@@ -7,6 +7,8 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -66,18 +68,6 @@ class Sweep:
             label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         )
 
-    def start(self) -> dict[str, Any] | None:
-        """The recipe as it is, as params of a trial; None if the space does not hold it."""
-        known = hyperparameters(self.recipe)
-        known |= {f"filters_{i + 1}": count for i, count in enumerate(self.recipe.filters)}
-        trial = FixedTrial(known)
-        try:
-            with warnings.catch_warnings(action="error"):  # a value out of its range only warns
-                self.suggest(trial)
-        except (ValueError, UserWarning):
-            return None
-        return trial.params
-
     def as_texts(self) -> dict[str, str]:
         """Everything that makes this another sweep, by name."""
         values = {name: getattr(self, name) for name in SAME} | {"recipe": self.recipe.name}
@@ -106,9 +96,14 @@ def open_study(sweep: Sweep, worker: int) -> optuna.Study:
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     study.sampler = samplers[sweep.sampler](seed=(sweep.seed + len(study.trials) + place) % 2**32)
     _refuse_another_search(study, sweep)
-    start = sweep.start()
-    if start and not study.user_attrs:
-        study.enqueue_trial(start, skip_if_exists=True)  # what is to be beaten is tried first
+    # What is to be beaten is tried first, if the space holds it; out of a range it only warns.
+    known = hyperparameters(sweep.recipe)
+    start = FixedTrial(known | {f"filters_{i + 1}": n for i, n in enumerate(sweep.recipe.filters)})
+    with suppress(ValueError, UserWarning), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sweep.suggest(start)
+        if not study.user_attrs:
+            study.enqueue_trial(start.params, skip_if_exists=True)
     study.set_user_attr("search", sweep.as_texts())
     return study
 
@@ -169,10 +164,6 @@ def _refuse_another_search(study: optuna.Study, sweep: Sweep) -> None:
         raise UserError(f"{told}; choose another name for this one.")
 
 
-class TrialNotNeeded(Exception):
-    """A trial that began although others already make up the number asked for."""
-
-
 def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback: Callable) -> None:
     """Optimize until `sweep.trials` of the study are finished, or its `timeout` is over.
 
@@ -184,7 +175,7 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
         # and give way; they come back at random times.
         if count(study, TrialState.RUNNING) > sweep.trials:
             time.sleep(random.random())
-            raise TrialNotNeeded
+            raise CancelledError
         return objective(trial)
 
     storage = cast(RDBStorage, study._storage)
@@ -202,7 +193,7 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
         if count(study, TrialState.RUNNING) >= sweep.trials:
             time.sleep(0.5)
         else:
-            study.optimize(run_if_needed, 1, catch=TrialNotNeeded, callbacks=[callback])
+            study.optimize(run_if_needed, 1, catch=CancelledError, callbacks=[callback])
 
 
 def is_within(trial: FrozenTrial) -> bool:
