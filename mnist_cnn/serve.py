@@ -54,4 +54,4 @@ class Files(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Only what went wrong."""
+        """Nothing of any request."""

@@ -156,8 +156,7 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
         trial.set_user_attr("parent", sweep.parent)
         runs.log_params(hyperparameters(chosen) | {"trial": trial.number})
         try:
-            callbacks = [log_epochs, studies.pruning(trial)]
-            fitted = fit(chosen, data, sweep.seed, callbacks)
+            fitted = fit(chosen, data, sweep.seed, [log_epochs, studies.pruning(trial)])
         except (optuna.TrialPruned, UserError):
             fitted = None
         log_epochs.deliver()
@@ -181,12 +180,10 @@ def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
         return {}
     keras.backend.clear_session()  # its layers are numbered anew, as in a fit
     model = build(recipe)
-    sizes = {"max_parameters": float(model.count_params())}
-    if sweep.max_kilobytes:
-        with TemporaryDirectory() as folder:
-            tfjs.write(model, Path(folder))
-            files = Path(folder).iterdir()
-            sizes["max_kilobytes"] = sum(file.stat().st_size for file in files) / 1000
+    with TemporaryDirectory() as folder:
+        tfjs.write(model, Path(folder))
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+    sizes = {"max_parameters": model.count_params(), "max_kilobytes": size / 1000}
     return {name: sizes[name] / bound - 1 for name, bound in bounds.items() if bound}
 
 

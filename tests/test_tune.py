@@ -93,6 +93,11 @@ def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
     assert cli.run([*swept, "--learning_rate_range", "0.1,0.2", "--trials", "9"]) == 1
     assert "study=one exists with another learning_rate_range=0.02,0.5" in capsys.readouterr().err
     assert finished("one", store) == 2
+    assert cli.run([*swept, "--objective", "front"]) == 1
+    assert "study=one exists with another objective=accuracy" in capsys.readouterr().err
+    assert cli.run([*swept, "--storage", "sqlite:///nowhere/tune.db"]) == 1
+    told = "storage=sqlite:///nowhere/tune.db cannot be used: unable to open database file."
+    assert told in capsys.readouterr().err
     assert cli.run([*swept, "--storage", "nonsense"]) == 1
     assert cli.run([*swept, "--storage", "postgresql://me:secret@127.0.0.1:1/x"]) == 1
     err = capsys.readouterr().err

@@ -132,17 +132,15 @@ class _Learner(keras.Model):
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    rate: float | keras.optimizers.schedules.LearningRateSchedule = recipe.learning_rate
+    rate: Any = recipe.learning_rate
     if recipe.schedule == "one_cycle":
-        total = steps * recipe.epochs
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, total - total // 4, warmup_target=rate, warmup_steps=total // 4
-        )
+        total, cosine = steps * recipe.epochs, keras.optimizers.schedules.CosineDecay
+        rate = cosine(0.0, total - total // 4, warmup_target=rate, warmup_steps=total // 4)
     kind = Muon if recipe.optimizer == "muon" else keras.optimizers.SGD
     decay = recipe.weight_decay or None
     optimizer = kind(rate, recipe.momentum, recipe.nesterov, weight_decay=decay)
-    if decay:  # scales and shifts have no reason to be small
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    # Scales and shifts have no reason to be small.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 

@@ -68,12 +68,6 @@ class Sweep:
             label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         )
 
-    def as_texts(self) -> dict[str, str]:
-        """Everything that makes this another sweep, by name."""
-        values = {name: getattr(self, name) for name in SAME} | {"recipe": self.recipe.name}
-        values |= hyperparameters(replace(self.recipe, epochs=self.epochs))
-        return {name: as_text(value) for name, value in values.items()}
-
 
 def open_study(sweep: Sweep, worker: int) -> optuna.Study:
     """The study of `sweep`, new or continued; `worker`: number of this process on its machine.
@@ -95,16 +89,14 @@ def open_study(sweep: Sweep, worker: int) -> optuna.Study:
     # TPE is multivariate by default in Optuna 5, and for two objectives independent.
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     study.sampler = samplers[sweep.sampler](seed=(sweep.seed + len(study.trials) + place) % 2**32)
-    _refuse_another_search(study, sweep)
+    _record_search(study, sweep)
     # What is to be beaten is tried first, if the space holds it; out of a range it only warns.
     known = hyperparameters(sweep.recipe)
     start = FixedTrial(known | {f"filters_{i + 1}": n for i, n in enumerate(sweep.recipe.filters)})
     with suppress(ValueError, UserWarning), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         sweep.suggest(start)
-        if not study.user_attrs:
-            study.enqueue_trial(start.params, skip_if_exists=True)
-    study.set_user_attr("search", sweep.as_texts())
+        study.enqueue_trial(start.params, skip_if_exists=True)
     return study
 
 
@@ -132,8 +124,8 @@ def _create_study(sweep: Sweep) -> optuna.Study:
 
 def storage_error(storage: str, error: BaseException) -> UserError:
     """One sentence about a database that cannot be used, with the answer of its driver."""
-    cause = getattr(error.__cause__ or error, "orig", None) or type(error).__name__
-    reason = str(cause).strip().splitlines()[0].rstrip(".")
+    cause = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
     return UserError(f"storage={without_password(storage)} cannot be used: {reason}.")
 
 
@@ -145,23 +137,26 @@ def without_password(storage: str) -> str:
         raise UserError("storage is not a database URL like sqlite:///tune.db.") from None
 
 
-def _refuse_another_search(study: optuna.Study, sweep: Sweep) -> None:
+def _record_search(study: optuna.Study, sweep: Sweep) -> None:
     """Raise UserError if the study was begun with another search, naming what differs."""
+    search = {name: getattr(sweep, name) for name in SAME} | {"recipe": sweep.recipe.name}
+    search |= hyperparameters(replace(sweep.recipe, epochs=sweep.epochs))
+    search = {name: as_text(value) for name, value in search.items()}
     # What a study recorded before a hyperparameter or a bound existed stands for.
     plain = {name: as_text(getattr(Recipe, name, 0)) for name in (*HYPERPARAMETERS, *SAME)}
     if known := study.user_attrs.get("search"):
-        found, now = (plain | known).items(), sweep.as_texts()
-        differences = [f"{name}={text}" for name, text in found if now[name] != text]
+        found = (plain | known).items()
+        differences = [f"{name}={text}" for name, text in found if search[name] != text]
     else:  # begun by an earlier version
-        try:
+        differences = ["search space"]
+        with suppress(ValueError):
             for trial in study.get_trials(states=FINISHED):
                 sweep.suggest(trial)
             differences = []
-        except ValueError:
-            differences = ["search space"]
     if differences:
         told = f"study={study.study_name} exists with another {', '.join(differences)}"
         raise UserError(f"{told}; choose another name for this one.")
+    study.set_user_attr("search", search)
 
 
 def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback: Callable) -> None:
