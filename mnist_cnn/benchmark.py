@@ -118,10 +118,9 @@ def _report(rows: pd.DataFrame) -> None:
     for name, values in means.iterrows():
         prefix = re.sub(r"[^a-z0-9.]", "_", str(name))
         mlflow.log_metrics({f"{prefix}/{metric}": value for metric, value in values.items()})
-    about = runs.environment()
-    told = f"{about['cores']} cores, tensorflow {about['tensorflow']}, keras {about['keras']}:\n\n"
-    runs.describe_run(told + table)
-    print(told + table)
+    about = "{cores} cores, tensorflow {tensorflow}, keras {keras}".format(**runs.environment())
+    runs.describe_run(f"{about}:\n\n{table}")
+    print(f"{about}:\n\n{table}")
 
 
 def as_table(rows: pd.DataFrame) -> str:

@@ -31,11 +31,9 @@ def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Ten
     """
     wanted = share * tf.cast(tf.shape(images)[0], tf.float32)
     count = tf.cast(wanted + tf.random.stateless_uniform([], seed), tf.int32)  # right on average
-
-    def some() -> tf.Tensor:
-        return tf.concat([_in_another_look(images[:count], seed), images[count:]], axis=0)
-
-    return tf.cond(count > 0, some, lambda: images)
+    some = images[:count]
+    changed = tf.cond(count > 0, lambda: _in_another_look(some, seed), lambda: some)
+    return tf.concat([changed, images[count:]], axis=0)
 
 
 def _in_another_look(images: tf.Tensor, seed: list) -> tf.Tensor:

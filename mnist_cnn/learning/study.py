@@ -173,14 +173,13 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
             raise CancelledError
         return objective(trial)
 
-    storage = cast(RDBStorage, study._storage)
     until = time.monotonic() + (sweep.timeout or math.inf)
     known: set[int] = set()
     while time.monotonic() < until:
         # Optuna passes over a trial that was killed before its own first heartbeat: it gets one.
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
-                storage.record_heartbeat(trial._trial_id)
+                cast(RDBStorage, study._storage).record_heartbeat(trial._trial_id)
                 known.add(trial.number)
         fail_stale_trials(study)
         if count(study) >= sweep.trials:
