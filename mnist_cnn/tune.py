@@ -122,9 +122,10 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
             raise
 
     def on_trial_end(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state not in studies.FINISHED or not studies.is_within(trial):
+        done = [each.number for each in studies.ended(study)]
+        if trial.number not in done:
             return
-        now, best = studies.count(study), study_results.most_accurate(study)
+        now, best = len(done), study_results.most_accurate(study)
         with no_retries(), suppress(mlflow.MlflowException):  # a lost server holds up no trial
             accuracy = best.values[0] if best else 0.0
             mlflow.log_metric("study/best_so_far", accuracy, now, run_id=sweep.parent)

@@ -190,14 +190,10 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
             study.optimize(run_if_needed, 1, catch=CancelledError, callbacks=[callback])
 
 
-def is_within(trial: FrozenTrial) -> bool:
-    """Whether a trial broke no bound; one that did is never trained, and counts for nothing."""
-    return all(excess <= 0 for excess in trial.constraints.values())
-
-
 def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that came to their end, or to an early one, within the bounds."""
-    return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if is_within(t)]
+    """The trials that have ended, early or not; one that broke a bound counts for nothing."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    return [t for t in trials if max(t.constraints.values(), default=0) <= 0]
 
 
 def count(study: optuna.Study, *others: TrialState) -> int:
