@@ -16,15 +16,13 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn.evaluation.corruptions import CORRUPTIONS, corrupted
-from mnist_cnn.evaluation.metrics import mcnemar
-from mnist_cnn.evaluation.robustness import thirds
+from mnist_cnn.evaluation import corruptions, metrics, robustness
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, cache_folder
 from mnist_cnn.learning.model import predict
 from mnist_cnn.tracking import registry
 from mnist_cnn.tracking.failures import retry_on_conflict
-from mnist_cnn.tracking.registry import CHAMPION, NAME, ModelRef
+from mnist_cnn.tracking.registry import NAME, ModelRef
 from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 
 FLOOR = 0.5
@@ -88,15 +86,12 @@ def _verdict(
     if champion.version == ref.version:
         return False, f"{this.capitalize()} is the champion already."
     if champion.tags.get("dataset_digest") != data.digest:
-        by_hand = f"`promote version={ref.version}` decides by hand"
-        return (
-            False,
-            f"{stays}: it was trained on other images, so nothing compares them; {by_hand}.",
-        )
+        told = f"{stays}: it was trained on other images, so nothing compares them"
+        return False, f"{told}; `promote version={ref.version}` decides by hand."
 
     old, images = registry.load(champion), data.validation
     before = predict(old, images.x).argmax(1) == images.y
-    p_value, gain = mcnemar(correct, before)
+    p_value, gain = metrics.mcnemar(correct, before)
     mlflow.log_metrics({"gate/p_value": p_value, "gate/gain": gain[0]})
     p = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
     value, low, high = (f"{100 * share:+.2f}" for share in gain)
@@ -123,11 +118,13 @@ def _largest_loss(
 
     `correct`: booleans (n,), which images each predicts correctly.
     """
-    found = {name: [mine[few] for mine in correct] for name, few in thirds(images.x).items()}
-    for name in CORRUPTIONS:
-        bad, labels = corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
+    found = {
+        name: [mine[few] for mine in correct] for name, few in robustness.thirds(images.x).items()
+    }
+    for name in corruptions.CORRUPTIONS:
+        bad, labels = corruptions.corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
         found[name] = [predict(model, bad).argmax(1) == labels for model in models]
-    tests = ((name, *mcnemar(old, new)) for name, (new, old) in found.items())
+    tests = ((name, *metrics.mcnemar(old, new)) for name, (new, old) in found.items())
     proven = [(loss[0], name) for name, p_value, loss in tests if p_value < LEVEL]
     return max(proven, default=(0.0, "nowhere"))
 
@@ -143,7 +140,7 @@ def _conclude(ref: ModelRef, verdict: str, by: str) -> None:
     if not by:
         return
     client = mlflow.MlflowClient()
-    retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, ref.version)
+    retry_on_conflict(client.set_registered_model_alias, NAME, registry.CHAMPION, ref.version)
     text = client.get_registered_model(NAME).description or ""
     about, _, table = text.partition(SINCE)
     if not table:

@@ -74,6 +74,7 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
         assert gain == pytest.approx(max(means))
     page = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/study.html")
     assert "src=" not in page[:400], "nothing from elsewhere"
+    assert "Accuracy against cost" in page
     assert "<title>Study one</title>" in page
     assert "2 trials of fast, 0 of them ended early. The most accurate" in page[:400]
     assert parent.info.run_name == "tune fast, study one"

@@ -39,11 +39,9 @@ def model_card(
 def _table(frame: pd.DataFrame) -> str:
     """Markdown: what, how many images, and figures, each with the two ends of its interval."""
     rows = [[*frame.columns[:2], *frame.columns[2::3]]]
-    for what, images, *figures in frame.itertuples(index=False):
-        threes = (figures[i : i + 3] for i in range(0, len(figures), 3))
-        rows.append(
-            [what, images, *("{:.4f} ({:.4f} to {:.4f})".format(*three) for three in threes)]
-        )
+    for row in frame.itertuples(index=False):
+        threes = (row[i : i + 3] for i in range(2, len(row), 3))
+        rows.append([*row[:2], *("{:.4f} ({:.4f} to {:.4f})".format(*three) for three in threes)])
     # MLflow's page sets no space between columns.
     head, *lines = ("| " + " | &nbsp; ".join(map(str, row)) + " |" for row in rows)
     return "\n".join([head, "| --- " * len(rows[0]) + "|", *lines])

@@ -85,15 +85,13 @@ def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def misclassified(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, most: int = 200
-) -> Figure:
-    """The wrong predictions as a grid, the `most` most confident: image, truth → prediction."""
+def misclassified(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+    """The wrong predictions as a grid, the 200 most confident: image, truth → prediction."""
     predictions, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != labels)
-    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:200]
     rows = max(1, -(-len(shown) // 10))
-    more = f", the {most} most confident shown" if len(wrong) > most else ""
+    more = ", the 200 most confident shown" if len(wrong) > 200 else ""
     title = f"{len(wrong)} of {len(labels):,} wrong{more}: truth → prediction, its probability"
     title += "\nred, with ?: so confident that the label itself may be wrong"
     figure, (axis,) = _axes(title, 10.5, rows * 1.25 + 0.6)
@@ -124,13 +122,9 @@ def accuracy_against_time(rows: pd.DataFrame) -> Figure:
 def scaling(rows: pd.DataFrame) -> Figure:
     """Mean and sd of time and accuracy against training images, and of time against threads."""
     figure, axes = _axes("mean ± sd over seeds", 13, 4, columns=3)
-    rows = rows.assign(errors=100 * (1 - rows.test_accuracy))
-    rows = rows.rename(columns={"errors": "test errors, %", "train_seconds": "seconds of fit"})
-    panels = (
-        ("images", "seconds of fit"),
-        ("images", "test errors, %"),
-        ("threads", "seconds of fit"),
-    )
+    time, errors = "seconds of fit", "test errors, %"
+    rows = rows.assign(**{time: rows.train_seconds, errors: 100 * (1 - rows.test_accuracy)})
+    panels = (("images", time), ("images", errors), ("threads", time))
     for axis, (x, y) in zip(axes, panels, strict=True):
         other = "threads" if x == "images" else "images"  # which stays at its most
         at = rows[rows[other] == rows[other].max()].groupby(["recipe", x], sort=False)[y]

@@ -77,9 +77,9 @@ def thirds(images: np.ndarray) -> dict[str, np.ndarray]:
     }
     found: dict[str, np.ndarray] = {}
     for words, values in measures.items():
-        limits = np.nanquantile(values, [1 / 3, 2 / 3]) if np.isfinite(values).any() else [0, 0]
-        third = np.where(np.isfinite(values), np.searchsorted(limits, values), -1)
-        found |= {word: third == i for i, word in enumerate(words)}
+        low, high = pd.Series(values).quantile([1 / 3, 2 / 3])
+        chosen = (values <= low, (low < values) & (values <= high), values > high)
+        found |= zip(words, chosen, strict=True)
     return {word: chosen for word, chosen in found.items() if chosen.any()}
 
 
@@ -130,20 +130,14 @@ def adversarial(
 
     The same twice: the random start of `pgd` is seeded.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that PyTorch is not installed
+    with warnings.catch_warnings(action="ignore"):  # that PyTorch is not installed
         # Here, for it takes two seconds that the other parts need not spend.
         from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentTensorFlowV2
         from art.estimators.classification import TensorFlowV2Classifier
 
-    classifier = TensorFlowV2Classifier(
-        model=network,
-        nb_classes=10,
-        input_shape=(28, 28, 1),
-        # Keras takes it from the logits, so a network that is sure has a gradient still.
-        loss_object=keras.losses.CategoricalCrossentropy(),
-        clip_values=(0.0, 1.0),
-    )
+    # Keras takes it from the logits, so a network that is sure has a gradient still.
+    loss = keras.losses.CategoricalCrossentropy()
+    classifier = TensorFlowV2Classifier(network, 10, (28, 28, 1), loss, clip_values=(0.0, 1.0))
     options = {"eps": epsilon, "batch_size": 200}
     fgsm = FastGradientMethod(classifier, **options)
     pgd = ProjectedGradientDescentTensorFlowV2(

@@ -2,12 +2,10 @@
 
 import html
 import warnings
-from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
-import plotly.express
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
@@ -69,19 +67,19 @@ def report(study: optuna.Study) -> str:
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
     visual, parts = optuna.visualization, []
-    for plot in (
-        partial(_accuracy_against_cost, study),
-        partial(visual.plot_optimization_history, study, **of),
-        partial(visual.plot_param_importances, study, **of),
-        partial(visual.plot_slice, study, **of),
-        partial(visual.plot_parallel_coordinate, study, **of),
-        partial(visual.plot_intermediate_values, study),
+    for plot, how in (
+        (_accuracy_against_cost, {}),
+        (visual.plot_optimization_history, of),
+        (visual.plot_param_importances, of),
+        (visual.plot_slice, of),
+        (visual.plot_parallel_coordinate, of),
+        (visual.plot_intermediate_values, {}),
     ):
         try:
             with warnings.catch_warnings():
                 # That importance is for low values of `target`: for low errors it is meant to be.
                 warnings.filterwarnings("ignore", "PedAnova")
-                figure = plot().update_layout(width=None, autosize=True)
+                figure = plot(study, **how).update_layout(width=None, autosize=True)
             parts.append(figure.to_html({"responsive": True}, True, False, full_html=False))
         except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
             parts.append(f"<p>{error}</p>")
@@ -93,10 +91,10 @@ def report(study: optuna.Study) -> str:
 
 
 def _accuracy_against_cost(study: optuna.Study) -> go.Figure:
-    """Every complete trial; those of a front in another colour where it is searched for."""
-    if len(study.directions) > 1:
-        both = optuna.visualization.plot_pareto_front(study, target_names=["val_accuracy", COST])
-        return both.update_layout(title="Accuracy against cost").update_yaxes(type="log")
-    table = study.trials_dataframe()
-    how = {"title": "Accuracy against cost", "hover_name": "number", "log_x": True}
-    return plotly.express.scatter(table, f"user_attrs_{COST}", "value", **how)
+    """Every complete trial; the best, or those of a front, in another colour."""
+    figure = optuna.visualization.plot_pareto_front(
+        study,
+        targets=lambda trial: (trial.values[0], trial.user_attrs[COST]),
+        target_names=["val_accuracy", COST],
+    )
+    return figure.update_layout(title="Accuracy against cost").update_yaxes(type="log")
