@@ -118,21 +118,17 @@ def log_report(
 ) -> None:
     """Log the classification report, the tables, the plots and the wrong predictions."""
     predictions = probabilities.argmax(axis=1)
-    options = {"labels": range(10), "zero_division": 0}
-    text = classification_report(split.y, predictions, digits=4, **options)
-    mlflow.log_text(text, "classification_report.txt")
-    report = classification_report(split.y, predictions, output_dict=True, **options)
-    mlflow.log_dict(report, "classification_report.json")
+    report = partial(classification_report, split.y, predictions, labels=range(10), zero_division=0)
+    mlflow.log_text(report(digits=4), "classification_report.txt")
+    mlflow.log_dict(report(output_dict=True), "classification_report.json")
     confusion = confusion_matrix(split.y, predictions, labels=range(10))
     counts = pd.DataFrame(confusion).rename_axis("true\\predicted").reset_index()
     for name, table in (tables | {"confusion_matrix": counts}).items():
         mlflow.log_text(table.to_csv(index=False), f"{name}.csv")
 
     scaled = metrics.calibrated(probabilities, temperature)
-    bins = {
-        "as it is": metrics.calibration(split.y, probabilities),
-        "with temperature": metrics.calibration(split.y, scaled),
-    }
+    curves = {"as it is": probabilities, "with temperature": scaled}
+    bins = {name: metrics.calibration(split.y, given) for name, given in curves.items()}
     right = f"confusion matrix, {np.trace(confusion):,} of {len(split):,} right"
     errors, wrong = 100 * metrics.error_matrix(confusion), "errors, % of the true digit"
     clean = (predictions == split.y)[: tables["robustness"].images[0]]

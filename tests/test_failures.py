@@ -73,6 +73,18 @@ def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, c
     assert "secret" not in line
 
 
+def test_a_server_that_is_waited_for_is_named_without_the_password(store, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    client = mlflow.MlflowClient("http://me:secret@127.0.0.1:9")
+    with tracking_uri(client.tracking_uri), pytest.raises(mlflow.MlflowException):
+        client.search_experiments()
+    assert capsys.readouterr().err == (
+        "The tracking server http://me:***@127.0.0.1:9 does not answer: waiting for it "
+        "(MLFLOW_HTTP_REQUEST_MAX_RETRIES=2).\n"
+    )
+
+
 @pytest.mark.slow
 def test_a_database_that_another_process_holds_is_one_sentence(store, capsys):
     """Slow: MLflow waits 20 seconds for SQLite, and has no setting for it."""

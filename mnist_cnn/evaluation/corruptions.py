@@ -7,10 +7,9 @@ strength (stripe, dotted line, zigzag, canny edges) the others are ours.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -22,8 +21,7 @@ SIZE = 28
 ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE]
 
 
-@dataclass(frozen=True)
-class Corruption:
+class Corruption(NamedTuple):
     """One corruption: its function, the levels of its five strengths, the published strength."""
 
     function: Callable[[np.ndarray, Any, Generator], np.ndarray]

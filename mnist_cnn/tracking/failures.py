@@ -30,15 +30,14 @@ REFUSED = {
 AWAY = {0, 502, 503, 504}  # no answer at all, or that of a gateway whose server is away
 
 
-class ServerLost(UserError):
-    """The tracking server is away, and was waited for as long as MLflow's settings allow."""
+def _tracking_uri() -> str:
+    """The address of the store or server, without the password that it may hold."""
+    return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", mlflow.get_tracking_uri())
 
 
 def to_user_error(error: BaseException) -> BaseException:
     """`error` as a UserError, if a server, a store or a disk is its cause; else as it is."""
-    # A password in the address is nobody's to read.
-    uri = re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", mlflow.get_tracking_uri())
-    status = http_status(error)
+    uri, status = _tracking_uri(), http_status(error)
     if status in AWAY:
         text = f"the tracking server {uri} cannot be reached."
     elif status in REFUSED:
@@ -54,8 +53,7 @@ def to_user_error(error: BaseException) -> BaseException:
         text = f"{error.filename or 'a file'} cannot be used: {error.strerror}."
     else:
         return error
-    kind = ServerLost if status in AWAY else UserError
-    return kind(" ".join([text, *getattr(error, "__notes__", [])]))
+    return UserError(" ".join([text, *getattr(error, "__notes__", [])]))
 
 
 def http_status(error: BaseException) -> int | None:
@@ -99,12 +97,9 @@ def _say_that_we_wait(record: logging.LogRecord) -> bool:
     """One sentence at the first of MLflow's retries, where urllib3 would warn at each."""
     retry: Any = record.args[0] if isinstance(record.args, tuple) and record.args else None
     if "Retrying" in str(record.msg) and len(retry.history) == 1:
-        print(
-            f"The tracking server {mlflow.get_tracking_uri()} does not answer: waiting for it "
-            f"(MLFLOW_HTTP_REQUEST_MAX_RETRIES={settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()}).",
-            file=sys.stderr,
-            flush=True,
-        )
+        most = settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES
+        waiting = f"waiting for it ({most.name}={most.get()})."
+        print(f"The tracking server {_tracking_uri()} does not answer: {waiting}", file=sys.stderr)
     return False
 
 

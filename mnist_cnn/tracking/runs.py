@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from mnist_cnn.learning.data import cache_folder
 from mnist_cnn.recipes import as_text
-from mnist_cnn.tracking.failures import ServerLost, no_retries, to_user_error
+from mnist_cnn.tracking.failures import no_retries, to_user_error
 
 MACHINE = f"{platform.node()}-{uuid.getnode():x}"  # one host name may stand for several machines
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
@@ -40,8 +40,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     """A run of `verb` with its parameters; FAILED, with the reason as tag `failure`, on an error.
 
     Under `mlflow run` it is the run that MLflow has begun; inside another run it is nested, and its
-    HEADLINES become metrics of that run too. Raises ServerLost, and UserError where the store or
-    the disk fails.
+    HEADLINES become metrics of that run too. Raises UserError where server, store or disk fail.
     """
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
     nested = mlflow.active_run() is not None
@@ -82,10 +81,10 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
         except BaseException as error:
             told = to_user_error(error)
             with no_retries(), suppress(MlflowException):
-                if isinstance(told, ServerLost):
-                    mlflow.end_run("FAILED")
-                else:
+                try:
                     mlflow.set_tag("failure", str(told) or type(told).__name__)
+                except MlflowException:  # a lost server: its run is given up at once
+                    mlflow.end_run("FAILED")
             raise
 
 

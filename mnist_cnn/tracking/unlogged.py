@@ -15,6 +15,7 @@ from mnist_cnn.learning.fit import Fitted
 from mnist_cnn.learning.model import build
 from mnist_cnn.recipes import Recipe
 
+KEPT = "The trained model is kept; the same command logs it without training again."
 Metrics = list[tuple[str, float, int, int]]  # name, value, milliseconds, step
 
 
@@ -52,7 +53,6 @@ def until_logged(path: Path, fitted: Fitted, metrics: Metrics) -> Iterator[None]
         yield
     except BaseException as error:
         if path.exists():
-            again = "the same command logs it without training again."
-            error.add_note(f"The trained model is kept; {again}")
+            error.add_note(KEPT)
         raise
     path.unlink(missing_ok=True)
