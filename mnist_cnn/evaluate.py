@@ -10,16 +10,14 @@ import pandas as pd
 from sklearn.metrics import classification_report, confusion_matrix
 
 from mnist_cnn.browser import drawings as recordings
-from mnist_cnn.evaluation import certainty, metrics, plots, robustness
-from mnist_cnn.evaluation.model_card import model_card
+from mnist_cnn.evaluation import certainty, metrics, model_card, plots, robustness
 from mnist_cnn.learning.adapter import fits, fitted
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, load_test, load_training
 from mnist_cnn.learning.model import predict
 from mnist_cnn.parameters import UserError
 from mnist_cnn.promote import gate
-from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.runs import describe_run, name_run, tracked
+from mnist_cnn.tracking import registry, runs
 from mnist_cnn.train import log_dataset
 
 # So many images, the first, under corruption, for behaviour and under attack, at each depth: these
@@ -38,10 +36,10 @@ def evaluate(
 
     `drawings`: a file of recorded drawings to measure on, by default the project's own.
     """
-    with tracked("evaluate", model=model, promote=promote, depth=depth, drawings=drawings):
+    with runs.tracked("evaluate", model=model, promote=promote, depth=depth, drawings=drawings):
         recorded = recordings.read(drawings)
         ref = registry.find(model)
-        name_run(f"evaluate {ref.short}")
+        runs.name_run(f"evaluate {ref.short}")
         dataset = dataset or ref.tags.get("dataset", "mnist")
         test, training = load_test(dataset), load_training(dataset)
         network = _as_ours(registry.load(ref), ref, training.validation)
@@ -69,7 +67,7 @@ def evaluate(
             verdict = gate(ref, network, correct, training)
             print(verdict)
             summary += f"\n\n{verdict}"
-        describe_run(summary)
+        runs.describe_run(summary)
 
 
 def measure(
@@ -143,11 +141,9 @@ def log_report(
         mlflow.log_figure(figure, f"{name}.png")
 
 
-def _log_summary(
-    ref: registry.ModelRef, dataset: str, found: dict[str, float], tables: dict[str, pd.DataFrame]
-) -> str:
+def _log_summary(ref: registry.ModelRef, dataset: str, found: dict, tables: dict) -> str:
     """Log the model card, put it and the headline on the version; returns the headline in words."""
-    card = model_card(str(ref), ref.tags, dataset, found, tables)
+    card = model_card.model_card(str(ref), ref.tags, dataset, found, tables)
     mlflow.log_text(card, "model_card.md")
     if ref.version:  # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more
         mlflow.MlflowClient().update_model_version(ref.name, ref.version, card[:5000])

@@ -20,10 +20,8 @@ from mnist_cnn.evaluation import corruptions, metrics, robustness
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, cache_folder
 from mnist_cnn.learning.model import predict
-from mnist_cnn.tracking import registry
-from mnist_cnn.tracking.failures import retry_on_conflict
+from mnist_cnn.tracking import failures, registry, runs
 from mnist_cnn.tracking.registry import NAME, ModelRef
-from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 
 FLOOR = 0.5
 LEVEL = 0.05
@@ -43,13 +41,13 @@ newest trained. A candidate becomes champion if it is proven better on the valid
 
 def promote(version: int) -> None:
     """Make `version` the champion, whatever the rule says."""
-    with tracked("promote", version=version):
-        name_run(f"promote v{version}")
+    with runs.tracked("promote", version=version):
+        runs.name_run(f"promote v{version}")
         ref = registry.find(f"models:/{NAME}/{version}")
         before = registry.champion() or "none"
         verdict = f"Version {version} is champion by a person's decision; before: {before}."
         _conclude(ref, verdict, "a person")
-        describe_run(verdict)
+        runs.describe_run(verdict)
         print(verdict)
 
 
@@ -111,9 +109,7 @@ def _verdict(
     return wins, f"{told}.\n{evidence}"
 
 
-def _largest_loss(
-    models: list[keras.Model], correct: list[np.ndarray], images: Split
-) -> tuple[float, str]:
+def _largest_loss(models: list, correct: list[np.ndarray], images: Split) -> tuple[float, str]:
     """What the first of two models is proven to lose most, and where: a corruption or a slice.
 
     `correct`: booleans (n,), which images each predicts correctly.
@@ -140,7 +136,8 @@ def _conclude(ref: ModelRef, verdict: str, by: str) -> None:
     if not by:
         return
     client = mlflow.MlflowClient()
-    retry_on_conflict(client.set_registered_model_alias, NAME, registry.CHAMPION, ref.version)
+    alias = (NAME, registry.CHAMPION, ref.version)
+    failures.retry_on_conflict(client.set_registered_model_alias, *alias)
     text = client.get_registered_model(NAME).description or ""
     about, _, table = text.partition(SINCE)
     if not table:

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from mlflow.data.dataset import Dataset
-from mlflow.data.numpy_dataset import from_numpy
+from mlflow.data.numpy_dataset import NumpyDataset, from_numpy
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 
 from mnist_cnn.browser.drawings import read
 from mnist_cnn.evaluation import plots
@@ -69,9 +67,9 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
     return number
 
 
-def log_dataset(split: Split, dataset: str, context: str, digest: str | None = None) -> Dataset:
+def log_dataset(split: Split, name: str, context: str, digest: str | None = None) -> NumpyDataset:
     """The images and labels as a dataset of MLflow, logged as an input of the active run."""
-    name = Path(dataset).name + ("-test" if context == "test" else "")
+    name = Path(name).name + ("-test" if context == "test" else "")
     images = from_numpy(split.x, targets=split.y, name=name, digest=digest)
     retry_on_conflict(mlflow.log_input, images, context=context)
     return images
@@ -105,10 +103,9 @@ class PrintEpochs(keras.callbacks.Callback):
     """A line for each epoch that fits 80 columns."""
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
-        names = ("accuracy", "val_accuracy", "val_loss")
-        figures = ", ".join(f"{name} {logs[name]:.4f}" for name in names)
-        where = f"Epoch {epoch + 1}/{self.params['epochs']}"
-        print(f"{where}: {figures}, {logs['epoch_seconds']:.1f} s", flush=True)
+        told = "accuracy {accuracy:.4f}, val_accuracy {val_accuracy:.4f}, val_loss {val_loss:.4f}"
+        where = f"Epoch {epoch + 1}/{self.params['epochs']}: "
+        print(where + told.format(**logs) + f", {logs['epoch_seconds']:.1f} s", flush=True)
 
 
 class LogEpochs(keras.callbacks.Callback):
@@ -143,7 +140,7 @@ class LogEpochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
         self._add(logs, epoch + 1)
         if epoch + 1 < self.params["epochs"]:
-            with no_retries(), suppress(MlflowException):  # a lost server holds up no training
+            with no_retries(), suppress(mlflow.MlflowException):  # a lost server stops no training
                 self.deliver()
 
     def add_learning_rates(self) -> None:

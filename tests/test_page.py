@@ -229,13 +229,13 @@ def test_certainty_is_decided_on_drawings_too():
     wrong = (confidence[:, 0] < 0.9) & (rng.random(1000) < 0.5)
     right = predicted(np.where(wrong, (validation + 1) % 10, validation), confidence)
     drawn = predicted(np.where(labels < 0, 3, labels), np.where(labels < 0, 0.9, 0.98)[:, None])
-    known = certainty(validation, right, labels, drawn)
-    scored = drawing_metrics(labels, np.arange(1000) // 20, drawn, known)
+    known = certainty((validation, right), (labels, drawn))
+    scored = drawing_metrics((None, labels, np.arange(1000) // 20), drawn, known)
     assert scored["drawn_unknown_sure"] == 0
     assert scored["drawn_accuracy"] == scored["drawn/sure"] == 1
     assert scored["drawn/unknown_called_none"] == 1, "below every digit"
     surer = predicted(np.where(labels < 0, 3, labels), np.where(labels < 0, 0.99, 0.98)[:, None])
-    assert certainty(validation, right, labels, surer)["sure_from"] == 1, "then nothing is sure"
+    assert certainty((validation, right), (labels, surer))["sure_from"] == 1, "then nothing is sure"
 
 
 def test_train_learns_from_drawings_of_ones_own(store, small, tmp_path):

@@ -14,54 +14,49 @@ SURE = 0.999  # share of correct answers among those that are sure, on the valid
 SURE_DRAWN = 0.97  # likewise on generated drawings, of which four in ten are no digit
 MISSED = 0.03  # share of the generated digits that may be called none
 DECIDING = 2**31  # seed of these drawings: no training has it
+Answers = tuple[np.ndarray, np.ndarray]  # labels (n,) and what was predicted, (n, 10)
 
 
 def read_drawings(
-    predict: Callable[..., np.ndarray], recorded: Any, validation: tuple[np.ndarray, np.ndarray]
+    predict: Callable[..., np.ndarray], recorded: Any, validation: Answers
 ) -> tuple[dict[str, float], dict[str, float], Figure]:
     """How certain is certain, the metrics of recorded drawings, and a figure of the misread ones.
 
     `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `recorded`: Drawings;
-    `validation`: labels (m,) of the validation images and their probabilities (m, 10).
+    `validation`: of the validation images.
     """
     deciding, known_labels = kept(4000, DECIDING, none=0.4)
     every = predict(np.concatenate([deciding, 255 * recorded.images]))
     drawn, read = np.split(every, [len(deciding)])
-    known = certainty(*validation, known_labels, drawn)
+    known = certainty(validation, (known_labels, drawn))
     digits = recorded.labels >= 0
     honest = calibrated(read[digits], known["temperature"])
     figure = plots.misclassified(recorded.images[digits], recorded.labels[digits], honest)
-    return known, drawing_metrics(recorded.labels, recorded.writers, read, known), figure
+    return known, drawing_metrics(recorded, read, known), figure
 
 
-def certainty(
-    validation: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, drawn: np.ndarray
-) -> dict[str, float]:
+def certainty(validation: Answers, generated: Answers) -> dict[str, float]:
     """`temperature`, and the confidence `sure_from` which on an answer is sure, `none_below` none.
 
-    Decided on labels (n,) of validation images and those of generated drawings (m,), -1 for no
-    digit, each followed by what was predicted: (n, 10) and (m, 10).
+    Decided on validation images and on generated drawings, whose label is -1 for no digit.
     """
-    temperature = best_temperature(validation, probabilities)
-    drawn = calibrated(drawn, temperature)
-    sure = max(
-        sure_from(validation, calibrated(probabilities, temperature), SURE),
-        sure_from(labels, drawn, SURE_DRAWN),
-    )
+    temperature = best_temperature(*validation)
+    labels, drawn = generated[0], calibrated(generated[1], temperature)
+    sure = sure_from(validation[0], calibrated(validation[1], temperature), SURE)
+    sure = max(sure, sure_from(labels, drawn, SURE_DRAWN))
     none = float(np.quantile(drawn[labels >= 0].max(axis=1), MISSED))
     return {"temperature": temperature, "sure_from": sure, "none_below": min(none, sure)}
 
 
-def drawing_metrics(
-    labels: np.ndarray, writers: np.ndarray, probabilities: np.ndarray, known: dict[str, float]
-) -> dict[str, float]:
-    """Metrics of recorded drawings: labels (n,), -1 for no digit; probabilities (n, 10) as read.
+def drawing_metrics(recorded: Any, read: np.ndarray, known: dict[str, float]) -> dict[str, float]:
+    """Metrics of recorded drawings, read as probabilities (n, 10); `known`: of `certainty`.
 
     `drawn/worst_writers` is the accuracy of the worst tenth of the writers, those of at least five
     digits. What the file has none of (digits, no digits, writers) has no metric.
     """
-    confidence = calibrated(probabilities, known["temperature"]).max(axis=1)
-    correct, digits = probabilities.argmax(axis=1) == labels, labels >= 0
+    _, labels, writers = recorded
+    confidence = calibrated(read, known["temperature"]).max(axis=1)
+    correct, digits = read.argmax(axis=1) == labels, labels >= 0
     sure, none = confidence >= known["sure_from"], confidence < known["none_below"]
     found = {
         "drawn_accuracy": correct[digits],

@@ -11,9 +11,7 @@ from mnist_cnn.evaluation.corruptions import CORRUPTIONS
 ORIGIN = ("dataset", "dataset_digest", "recipe", "seed")  # tags of a version: how it was made
 
 
-def model_card(
-    title: str, tags: dict, dataset: str, metrics: dict[str, float], tables: dict[str, pd.DataFrame]
-) -> str:
+def model_card(title: str, tags: dict, dataset: str, metrics: dict, tables: dict) -> str:
     """Markdown. `tags`: of the version; `dataset`: the tested one; `metrics`: those of evaluate.
 
     `tables`: `per_class`, of `metrics.per_class`, and `slices`, of `robustness.slices`.

@@ -8,7 +8,6 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
-from plotly.offline import get_plotlyjs
 
 from mnist_cnn.learning.study import COST, ended
 from mnist_cnn.parameters import UserError
@@ -66,7 +65,8 @@ def report(study: optuna.Study) -> str:
     of: dict[str, Any] = {}
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
-    visual, parts = optuna.visualization, []
+    visual = optuna.visualization
+    parts: list[str] = []
     for plot, how in (
         (_accuracy_against_cost, {}),
         (visual.plot_optimization_history, of),
@@ -80,14 +80,14 @@ def report(study: optuna.Study) -> str:
                 # That importance is for low values of `target`: for low errors it is meant to be.
                 warnings.filterwarnings("ignore", "PedAnova")
                 figure = plot(study, **how).update_layout(width=None, autosize=True)
-            parts.append(figure.to_html({"responsive": True}, True, False, full_html=False))
+            library = not parts  # once, with the first plot
+            parts.append(figure.to_html({"responsive": True}, True, library, full_html=False))
         except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
             parts.append(f"<p>{error}</p>")
     title = f"Study {html.escape(study.study_name)}"
     head = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
     style = "<style>body { font: 16px sans-serif; margin: 2em }</style>"
-    text = f"<h1>{title}</h1><p>{summary(study)}</p><script>{get_plotlyjs()}</script>"
-    return head + style + text + "\n".join(parts)
+    return head + style + f"<h1>{title}</h1><p>{summary(study)}</p>" + "\n".join(parts)
 
 
 def _accuracy_against_cost(study: optuna.Study) -> go.Figure:

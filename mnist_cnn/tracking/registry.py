@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.data.dataset import Dataset
-from mlflow.entities import LoggedModelInput
-from mlflow.exceptions import MlflowException
 from mlflow.utils.logging_utils import disable_logging, enable_logging
 
 from mnist_cnn.learning import model_file
@@ -69,7 +66,7 @@ def find(uri: str) -> ModelRef:
         if alias:
             number = str(client.get_model_version_by_alias(name, alias).version)
         found = client.get_model_version(name, number)
-    except MlflowException as error:
+    except mlflow.MlflowException as error:
         # A web server that is no MLflow server says 404 too, in a message of another form.
         if error.error_code not in NO_SUCH or http_status(error) in {*AWAY, *REFUSED}:
             raise
@@ -110,10 +107,10 @@ def load(model: ModelRef) -> keras.Model:
         raise UserError(f"model={model.uri} cannot be loaded: {reason.splitlines()[0]}") from None
 
 
-def log_metrics(model: ModelRef, metrics: dict[str, float], dataset: Dataset | None = None) -> None:
+def log_metrics(model: ModelRef, metrics: dict, dataset: mlflow.data.Dataset | None = None) -> None:
     """Log metrics of `model` to the active run and to the logged model, an input of the run."""
     if model.model_id:
-        mlflow.log_input(model=LoggedModelInput(model.model_id))
+        mlflow.log_input(model=mlflow.entities.LoggedModelInput(model.model_id))
     mlflow.log_metrics(metrics, model_id=model.model_id or None, dataset=dataset)
 
 

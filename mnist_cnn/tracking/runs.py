@@ -14,7 +14,6 @@ import mlflow
 import psutil
 from filelock import FileLock
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
-from mlflow.exceptions import MlflowException
 
 from mnist_cnn.learning.data import cache_folder
 from mnist_cnn.recipes import as_text
@@ -53,7 +52,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
                 try:
                     mlflow.MlflowClient().search_experiments(max_results=1)
                 except ModuleNotFoundError as error:  # the driver of that kind of database
-                    raise MlflowException(str(error)) from None
+                    raise mlflow.MlflowException(str(error)) from None
             close_orphaned_runs()
         # From the first moment: a kill must not leave a run that nobody can name.
         tags = {"verb": verb, PROCESS: process_name()}
@@ -80,10 +79,10 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
             yield run
         except BaseException as error:
             told = to_user_error(error)
-            with no_retries(), suppress(MlflowException):
+            with no_retries(), suppress(mlflow.MlflowException):
                 try:
                     mlflow.set_tag("failure", str(told) or type(told).__name__)
-                except MlflowException:  # a lost server: its run is given up at once
+                except mlflow.MlflowException:  # a lost server: its run is given up at once
                     mlflow.end_run("FAILED")
             raise
 
