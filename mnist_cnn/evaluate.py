@@ -20,8 +20,7 @@ from mnist_cnn.promote import gate
 from mnist_cnn.tracking import registry, runs
 from mnist_cnn.train import log_dataset
 
-# So many images, the first, under corruption, for behaviour and under attack, at each depth: these
-# take many predictions an image, an attack 40 gradients.
+# Images, the first, under corruption, for behaviour and under attack (40 gradients an image).
 IMAGES: dict[str, tuple] = {"standard": (2000, 1000, 200), "full": (None, None, 2000)}
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_cnn.learning.study import COST, ended
@@ -61,14 +60,16 @@ def gain_with_error(new: list[float], old: list[float]) -> tuple[float, float]:
 
 
 def report(study: optuna.Study) -> str:
-    """Optuna's plots and accuracy against cost, as a page that needs no network."""
+    """Accuracy against cost, and Optuna's plots, as a page that needs no network."""
     of: dict[str, Any] = {}
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
-    visual = optuna.visualization
-    parts: list[str] = []
+    visual, missing = optuna.visualization, ""
+    # With one objective as well: the best in another colour than the others.
+    both: dict[str, Any] = {"targets": lambda trial: (trial.values[0], trial.user_attrs[COST])}
+    front = visual.plot_pareto_front(study, target_names=["val_accuracy", COST], **both)
+    figures = [front.update_layout(title="Accuracy against cost").update_yaxes(type="log")]
     for plot, how in (
-        (_accuracy_against_cost, {}),
         (visual.plot_optimization_history, of),
         (visual.plot_param_importances, of),
         (visual.plot_slice, of),
@@ -79,22 +80,15 @@ def report(study: optuna.Study) -> str:
             with warnings.catch_warnings():
                 # That importance is for low values of `target`: for low errors it is meant to be.
                 warnings.filterwarnings("ignore", "PedAnova")
-                figure = plot(study, **how).update_layout(width=None, autosize=True)
-            library = not parts  # once, with the first plot
-            parts.append(figure.to_html({"responsive": True}, True, library, full_html=False))
+                figures.append(plot(study, **how))
         except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
-            parts.append(f"<p>{error}</p>")
+            missing += f"<p>{error}</p>"
     title = f"Study {html.escape(study.study_name)}"
-    head = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
-    style = "<style>body { font: 16px sans-serif; margin: 2em }</style>"
-    return head + style + f"<h1>{title}</h1><p>{summary(study)}</p>" + "\n".join(parts)
-
-
-def _accuracy_against_cost(study: optuna.Study) -> go.Figure:
-    """Every complete trial; the best, or those of a front, in another colour."""
-    figure = optuna.visualization.plot_pareto_front(
-        study,
-        targets=lambda trial: (trial.values[0], trial.user_attrs[COST]),
-        target_names=["val_accuracy", COST],
-    )
-    return figure.update_layout(title="Accuracy against cost").update_yaxes(type="log")
+    page = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
+    page += "<style>body { font: 16px sans-serif; margin: 2em }</style>"
+    page += f"<h1>{title}</h1><p>{summary(study)}</p>"
+    for figure in figures:
+        figure.update_layout(width=None, autosize=True)
+        library = figure is figures[0]  # plotly's, once
+        page += figure.to_html({"responsive": True}, True, library, full_html=False)
+    return page + missing
