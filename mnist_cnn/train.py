@@ -60,9 +60,8 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
             figures["train_seconds"] = fitted.train_seconds
             mlflow.log_metrics(figures, step, timestamp=moment, model_id=model_id, dataset=images)
             number = registry.register(f"models:/{model_id}", settings)
-        result = "val_accuracy {val_accuracy:.4f} after {train_seconds:.1f} s of fit".format(
-            **figures
-        )
+        result = "val_accuracy {val_accuracy:.4f} after {train_seconds:.1f} s of fit"
+        result = result.format(**figures)
         runs.describe_run(f"{recipe.name}: {recipe.claim}.\n\nVersion {number}: {result}.")
     print(f"Version {number} of {registry.NAME} is the new candidate: {result}.")
     return number

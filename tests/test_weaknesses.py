@@ -103,7 +103,7 @@ def test_the_interval_of_the_mean_knows_that_the_same_images_are_hard_in_every_l
 def test_slices_find_the_slant_and_the_size(digits):
     upright = np.zeros((30, 28, 28, 1), np.uint8)
     upright[:, 6:22, 13:15] = 255
-    leaning = np.stack([np.roll(row, 0, 0) for row in upright])
+    leaning = upright.copy()
     for row in range(6, 22):
         leaning[:, row] = np.roll(upright[:, row], (14 - row) // 2, axis=1)
     thick = np.zeros_like(upright)
@@ -129,6 +129,20 @@ def test_behaviour_of_a_classifier_that_sees_only_the_left_edge(digits):
     assert figures["behaviour/noise_confidence"] == pytest.approx(0.6)
     always = behaviour(lambda x: np.full((len(x), 10), 0.1), digits)
     assert always["behaviour/shift_invariance"] == always["behaviour/thickness_invariance"] == 1.0
+
+
+def test_behaviour_of_a_classifier_that_is_surer_the_more_ink_there_is(digits):
+    def by_ink(x):
+        """Digit 1 if more than a tenth is ink, else digit 0; its confidence is the share of ink."""
+        ink = x.mean(axis=(1, 2, 3))[:, None] / 255
+        return np.where(np.arange(10) == (ink > 0.1), ink, 0)
+
+    figures = behaviour(by_ink, digits)
+    assert figures["behaviour/noise_monotone"] == 0, "surer at every step of noise"
+    assert figures["behaviour/thickness_invariance"] < 1
+    assert figures["behaviour/shift_invariance"] == 1, "a shift within its margin keeps the ink"
+    assert figures["behaviour/blank_confidence"] == 0
+    assert figures["behaviour/noise_confidence"] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.fixture(scope="module")
