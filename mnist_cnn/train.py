@@ -109,11 +109,10 @@ class PrintEpochs(keras.callbacks.Callback):
 
 
 class LogEpochs(keras.callbacks.Callback):
-    """Sends the metrics of every epoch to the active run, the first epoch as step 1.
+    """Sends the metrics of every epoch, the first as step 1, and by training step `batch/…`.
 
-    Among them the learning curves by training step, `batch/…`. What cannot be sent waits, in order,
-    for the next epoch, and the last epoch for `deliver`: MLflow's asynchronous logging would lose
-    it when its retries end, and orders nothing.
+    What cannot be sent waits, in order, for the next epoch, and the last epoch for `deliver`:
+    MLflow's asynchronous logging would lose it when its retries end, and orders nothing.
     """
 
     def __init__(self) -> None:
@@ -151,9 +150,8 @@ class LogEpochs(keras.callbacks.Callback):
                 self.metrics[i] = name, float(rate(step) if callable(rate) else rate), moment, step
 
     def deliver(self) -> None:
-        """Send what waits, as many at a time as MLflow takes. Raises MlflowException."""
+        """Send what waits to the active run. Raises MlflowException."""
         self.add_learning_rates()
-        while some := self.metrics[self.sent : self.sent + 1000]:
-            run_id = runs.active_run().info.run_id
-            mlflow.MlflowClient().log_batch(run_id, [Metric(*metric) for metric in some])
-            self.sent += len(some)
+        waiting = [Metric(*metric) for metric in self.metrics[self.sent :]]
+        mlflow.MlflowClient().log_batch(runs.active_run().info.run_id, waiting)
+        self.sent += len(waiting)

@@ -16,7 +16,13 @@ from scipy.stats import ttest_ind
 
 from mnist_cnn import cli, tune
 from mnist_cnn.browser import tfjs
-from mnist_cnn.evaluation.study_results import described, finalists, gain_with_error, summary
+from mnist_cnn.evaluation.study_results import (
+    described,
+    finalists,
+    gain_with_error,
+    report,
+    summary,
+)
 from mnist_cnn.learning import study as studies
 from mnist_cnn.learning.data import load_training
 from mnist_cnn.learning.fit import fit
@@ -242,6 +248,22 @@ def test_summary_counts_the_trials_and_names_the_best():
     told = summary(study)
     assert told.startswith("2 trials of a recipe, 0 of them ended early.")
     assert told.endswith("is trial 0: 0.9800 with x=0.123.")
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"]])
+def test_the_page_of_a_study_of_one_trial_or_none_has_all_plots(directions):
+    study = optuna.create_study(directions=directions)
+    for complete in (0, 1):
+        page = report(study)
+        assert page.count('class="plotly-graph-div"') == 6
+        assert f"{complete} trials of" in page
+        trial = optuna.trial.create_trial(
+            values=[0.9, 100.0][: len(directions)],
+            params={"learning_rate": 0.1},
+            distributions={"learning_rate": optuna.distributions.FloatDistribution(0.01, 1)},
+            user_attrs={studies.COST: 100},
+        )
+        study.add_trial(trial)
 
 
 def test_gain_has_the_standard_error_of_welch():

@@ -22,8 +22,7 @@ def read_drawings(
 ) -> tuple[dict[str, float], dict[str, float], Figure]:
     """How certain is certain, the metrics of recorded drawings, and a figure of the misread ones.
 
-    `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `recorded`: Drawings;
-    `validation`: of the validation images.
+    `predict`: float32 (n, 28, 28, 1) in 0 to 255 to probabilities (n, 10); `recorded`: Drawings.
     """
     deciding, known_labels = kept(4000, DECIDING, none=0.4)
     every = predict(np.concatenate([deciding, 255 * recorded.images]))

@@ -20,10 +20,7 @@ def accuracy(correct: np.ndarray) -> Interval:
 
 
 def bootstrapped(statistic: Callable[..., float], *arrays: np.ndarray) -> Interval:
-    """A statistic of arrays with a row an image, with its percentile interval.
-
-    From 200 resamples of the images, seeded.
-    """
+    """A statistic of arrays, a row an image; its percentile interval by 200 seeded resamples."""
     resamples = np.random.default_rng(0).integers(len(arrays[0]), size=(200, len(arrays[0])))
     found = [statistic(*(array[chosen] for array in arrays)) for chosen in resamples]
     low, high = np.percentile(found, [2.5, 97.5])
@@ -42,8 +39,7 @@ def with_intervals(found: dict[str, Interval]) -> dict[str, float]:
 def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
     """Precision and recall of each digit with 95 % Wilson intervals; NaN where there is no image.
 
-    Columns digit, images, precision, precision_low, precision_high, recall, recall_low,
-    recall_high; ten rows. `labels` and `predictions` are digits (n,).
+    Ten rows; columns digit, images, precision, recall, and the two with `_low` and `_high`.
     """
     correct = labels == predictions
     table = pd.DataFrame({"digit": range(10), "images": np.bincount(labels, minlength=10)})

@@ -126,10 +126,7 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
 def adversarial(
     network: keras.Model, x: np.ndarray, labels: np.ndarray, epsilon: float
 ) -> dict[str, np.ndarray]:
-    """Images `x`, float32 in [0, 1], as `fgsm` and `pgd` change them by at most `epsilon` a pixel.
-
-    The same twice: the random start of `pgd` is seeded.
-    """
+    """`x`, float32 images in [0, 1], as `fgsm` and `pgd` change it by at most `epsilon` a pixel."""
     with warnings.catch_warnings(action="ignore"):  # that PyTorch is not installed
         # Here, for it takes two seconds that the other parts need not spend.
         from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentTensorFlowV2
@@ -143,5 +140,5 @@ def adversarial(
     pgd = ProjectedGradientDescentTensorFlowV2(
         classifier, eps_step=0.01, max_iter=40, num_random_init=1, verbose=False, **options
     )
-    np.random.seed(0)  # the random start takes no generator
+    np.random.seed(0)  # for the same random start each time; it takes no generator
     return {"fgsm": fgsm.generate(x, labels), "pgd": pgd.generate(x, labels)}

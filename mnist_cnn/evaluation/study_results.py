@@ -64,25 +64,20 @@ def report(study: optuna.Study) -> str:
     of: dict[str, Any] = {}
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
-    visual, missing = optuna.visualization, ""
-    # With one objective as well: the best in another colour than the others.
+    visual = optuna.visualization
+    # With one objective too: the best in another colour than the others.
     both: dict[str, Any] = {"targets": lambda trial: (trial.values[0], trial.user_attrs[COST])}
     front = visual.plot_pareto_front(study, target_names=["val_accuracy", COST], **both)
-    figures = [front.update_layout(title="Accuracy against cost").update_yaxes(type="log")]
-    for plot, how in (
-        (visual.plot_optimization_history, of),
-        (visual.plot_param_importances, of),
-        (visual.plot_slice, of),
-        (visual.plot_parallel_coordinate, of),
-        (visual.plot_intermediate_values, {}),
-    ):
-        try:
-            with warnings.catch_warnings():
-                # That importance is for low values of `target`: for low errors it is meant to be.
-                warnings.filterwarnings("ignore", "PedAnova")
-                figures.append(plot(study, **how))
-        except (ValueError, RuntimeError) as error:  # importance needs two trials that differ
-            missing += f"<p>{error}</p>"
+    # Warned of: that importance is for low errors, as it is meant to be, or of too few trials.
+    with warnings.catch_warnings(action="ignore"):
+        figures = [
+            front.update_layout(title="Accuracy against cost").update_yaxes(type="log"),
+            visual.plot_optimization_history(study, **of),
+            visual.plot_param_importances(study, **of),
+            visual.plot_slice(study, **of),
+            visual.plot_parallel_coordinate(study, **of),
+            visual.plot_intermediate_values(study),
+        ]
     title = f"Study {html.escape(study.study_name)}"
     page = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
     page += "<style>body { font: 16px sans-serif; margin: 2em }</style>"
@@ -91,4 +86,4 @@ def report(study: optuna.Study) -> str:
         figure.update_layout(width=None, autosize=True)
         library = figure is figures[0]  # plotly's, once
         page += figure.to_html({"responsive": True}, True, library, full_html=False)
-    return page + missing
+    return page
