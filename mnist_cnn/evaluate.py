@@ -151,12 +151,11 @@ def _log_summary(ref: registry.ModelRef, dataset: str, found: dict, tables: dict
     number = {name: f"{value:.4f}" for name, value in found.items()}
     accuracy, low, high = (number[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
     registry.tag(ref, test_accuracy=accuracy, test_accuracy_interval=f"{low} to {high}")
-    robust = number["robust_accuracy"]
-    ends = "{interval/robust_accuracy_low} to {interval/robust_accuracy_high}".format(**number)
+    robust = "{robust_accuracy} ({interval/robust_accuracy_low} to {interval/robust_accuracy_high})"
     return (
         f"{ref}: test accuracy {accuracy} (95 % interval {low} to {high}), "
         f"{tables['slices'].images.max():,} images in {found['evaluate_seconds']:.2f} s. Under "
-        f"corruption {robust} ({ends}); worst slice: {worst.slice}, {worst.accuracy:.4f}."
+        f"corruption {robust.format(**number)}; worst slice: {worst.slice}, {worst.accuracy:.4f}."
     )
 
 

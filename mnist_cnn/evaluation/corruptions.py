@@ -136,9 +136,7 @@ def _spatter(x: np.ndarray, level: tuple[float, ...], rng: Generator) -> np.ndar
 
 
 def _line(column0: float, row0: float, column1: float, row1: float) -> np.ndarray:
-    """A soft line (28, 28) between two points; none if it is upright."""
-    if column0 == column1:
-        return np.zeros((SIZE, SIZE))
+    """A soft line (28, 28) between two points of different columns."""
     slope = (row1 - row0) / (column1 - column0)
     distance = np.minimum(np.abs(ROWS - slope * (COLUMNS - column0) - row0), 2.3 - 1e-10)
     line = np.clip(np.log(1 - distance / 2.3) + 1, 0, 1)
@@ -155,9 +153,11 @@ def _zigzag(x: np.ndarray, count: int, rng: Generator) -> np.ndarray:
     def zigzag() -> np.ndarray:  # from column 2 to 25, a turn every four pixels
         row, angle = rng.integers(27), np.arctan(rng.integers(-5, 5) / 23)
         cos, sin, whole = np.cos(angle), np.sin(angle), 23 / np.cos(angle)
-        points = [(0, 0), *((4 * i + 2, 2 * (-1) ** i) for i in range(int((whole + 2) // 4)))]
-        if rest := whole % 4:
-            points.append((whole, points[-1][1] / (2 * rest)))
+        points = [
+            (0, 0),
+            *((4 * i + 2, 2 * (-1) ** i) for i in range(6)),
+            (whole, -1 / (whole % 4)),
+        ]
         ends = [(cos * c - sin * r + 2, sin * c + cos * r + row) for c, r in points]
         return np.sum([_line(*a, *b) for a, b in pairwise(ends)], axis=0)
 

@@ -6,9 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# An error at this confidence or more is likely the label's, not the network's.
-LIKELY_MISLABELLED = 0.95
-
 
 def _axes(title: str, width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes in a row."""
@@ -99,7 +96,7 @@ def misclassified(images: np.ndarray, labels: np.ndarray, probabilities: np.ndar
         top, left = 42 * (place // 10), 34 * (place % 10)
         box = (left, left + 28, top + 28, top)
         axis.imshow(images[i, :, :, 0], cmap="gray_r", extent=box)
-        mark, colour = (" ?", "red") if confidence[i] >= LIKELY_MISLABELLED else ("", "black")
+        mark, colour = (" ?", "red") if confidence[i] >= 0.95 else ("", "black")
         text = f"{labels[i]} → {predictions[i]}  {100 * confidence[i]:.0f} %{mark}"
         axis.text(left + 14, top - 2, text, ha="center", fontsize=8, color=colour)
     axis.set(xlim=(-3, 337), ylim=(42 * rows - 12, -12))
