@@ -15,7 +15,6 @@ import mlflow
 import numpy as np
 import optuna
 
-from mnist_cnn.browser import tfjs
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.evaluation import study_results
 from mnist_cnn.learning import study as studies
@@ -179,6 +178,8 @@ def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
     bounds = {"max_parameters": sweep.max_parameters, "max_kilobytes": sweep.max_kilobytes}
     if not any(bounds.values()):
         return {}
+    from mnist_cnn.browser import tfjs  # a second, which a search without bounds need not wait
+
     keras.backend.clear_session()  # its layers are numbered anew, as in a fit
     model = build(recipe)
     with TemporaryDirectory() as folder:

@@ -9,12 +9,11 @@ other layers of the same effect. What else it lacks or does in another way, the 
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from mnist_cnn.learning.backend import keras, legacy_keras, tf
+from mnist_cnn.learning.backend import keras, library, tf
 from mnist_cnn.parameters import UserError
 
 REDUCED = re.compile(r'"(mixed_float16|mixed_bfloat16|float16|bfloat16|float64)"')
@@ -22,11 +21,6 @@ TRAINING = ("_initializer", "_regularizer", "_constraint")  # ends of keys that 
 L = keras.layers
 Config = dict[str, Any]
 Stack = tuple[list[Any], list[np.ndarray]]  # layers and all their weights
-
-
-def library(model: Any) -> ModuleType:
-    """The Keras that a model is of: Keras 3, or Keras 2 for a file that it wrote."""
-    return keras if isinstance(model, keras.Model) else legacy_keras()
 
 
 def ready(model: Any) -> tuple[Any, bool]:
@@ -44,9 +38,8 @@ def ready(model: Any) -> tuple[Any, bool]:
         while name in names:
             name += "_"
         names.add(name)
-        if name != layer.name:
-            setattr(layer, "name" if isinstance(layer, keras.Layer) else "_name", name)
-            renamed = True
+        renamed |= name != layer.name
+        setattr(layer, "name" if isinstance(layer, keras.Layer) else "_name", name)
     text, reduced = REDUCED.subn('"float32"', model.to_json())
     if reduced or renamed:  # variables keep precision and name for life
         weights = model.get_weights()

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import tfjs
-from mnist_cnn.browser.keras2 import every, first_input, is_model, library
+from mnist_cnn.browser.keras2 import every, first_input, is_model
 from mnist_cnn.learning.adapter import Adapter
-from mnist_cnn.learning.backend import tf
+from mnist_cnn.learning.backend import library, tf
 from mnist_cnn.learning.untrusted import check_zip
 from mnist_cnn.parameters import UserError
 

@@ -4,15 +4,12 @@ The converter of tensorflowjs copies Keras 3's topology, which TensorFlow.js 4.2
 only its writers of weights and of graphs are used.
 """
 
-import importlib
 import json
-import os
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,12 @@ import numpy as np
 from mnist_cnn.browser import node
 from mnist_cnn.browser.keras2 import every, first_input, is_model, lowered, topology
 from mnist_cnn.browser.output_folder import digest
-from mnist_cnn.learning.backend import keras, suppress_stderr, tf
+from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.parameters import UserError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # tensorflow_hub imports pkg_resources
+    from tensorflowjs.converters import keras_h5_conversion, tf_saved_model_conversion_v2
 
 QUANTIZE = ("none", "float16", "uint16", "uint8")
 
@@ -51,8 +52,8 @@ def write(
         groups = [[{"name": k, "data": np.asarray(v)} for k, v in one.items()] for one in named]
         config = {"keras_version": keras.__version__, "backend": "tensorflow"}
         config["model_config"] = topology(model)
-        write_artifacts = _tensorflowjs("keras_h5_conversion").write_artifacts
-        write_artifacts(config, list(filter(None, groups)) or [[]], str(folder), **how)
+        groups = list(filter(None, groups)) or [[]]
+        keras_h5_conversion.write_artifacts(config, groups, str(folder), **how)
         content = model_json(folder) | {"convertedBy": "mnist_cnn"}
     for group in content["weightsManifest"]:
         for place, name in enumerate(group["paths"]):
@@ -98,9 +99,7 @@ def packed(model: keras.Model, inputs: Sequence) -> Any:
 
 
 def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[str, Any]:
-    converter = _tensorflowjs("tf_saved_model_conversion_v2")
-    pairs = enumerate(model.inputs)
-    specs = [tf.TensorSpec(one.shape, one.dtype, f"input_{index}") for index, one in pairs]
+    specs = [tf.TensorSpec(t.shape, t.dtype, f"input_{i}") for i, t in enumerate(model.inputs)]
 
     @tf.function(input_signature=specs, autograph=False)
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -114,7 +113,9 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
     with tempfile.TemporaryDirectory() as saved:
         tf.saved_model.save(module, saved, signatures=serve)
         try:
-            converter.convert_tf_saved_model(saved, str(folder), control_flow_v2=True, **how)
+            tf_saved_model_conversion_v2.convert_tf_saved_model(
+                saved, str(folder), control_flow_v2=True, **how
+            )
         except ValueError as error:
             raise _unsupported(model, serve, error) from None
     content = model_json(folder)
@@ -151,15 +152,6 @@ def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Except
     return UserError(f"{layer} needs {kinds.strip()}, which TensorFlow.js does not have.")
 
 
-def _tensorflowjs(name: str) -> ModuleType:
-    """A module of the converter, without the advertisements of what it imports."""
-    with warnings.catch_warnings(), suppress_stderr():
-        warnings.simplefilter("ignore")
-        # Decision forests print an advertisement, or import IPython, unless it is switched off.
-        os.environ.setdefault("TFDF_DISABLE_WELCOME_MESSAGE", "1")
-        return importlib.import_module(f"tensorflowjs.converters.{name}")
-
-
 def answers(
     jobs: Sequence[tuple[Path, list[np.ndarray]]], layers: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
@@ -172,19 +164,16 @@ def answers(
     with tempfile.TemporaryDirectory() as scratch:
         told: list[dict[str, Any]] = []
         for number, (folder, arrays) in enumerate(jobs):
-            inputs = []
+            job = {"folder": str(folder), "files": f"{scratch}/{number}", "count": len(arrays[0])}
+            told.append(job | {"shapes": [array.shape[1:] for array in arrays]})
             for index, array in enumerate(arrays):
-                file = f"{scratch}/{number}-in{index}"
-                array.astype("<f4").tofile(file)
-                inputs.append({"shape": array.shape[1:], "file": file})
-            job = {"folder": str(folder), "inputs": inputs, "count": len(arrays[0])}
-            told.append(job | {"output": f"{scratch}/{number}-out"})
+                array.astype("<f4").tofile(f"{job['files']}-in{index}.f32")
         content = {"modules": str(node.modules()), "jobs": told, "layers": list(layers)}
         Path(scratch, "jobs.json").write_text(json.dumps(content))
         found = json.loads(node.run("answer.mjs", f"{scratch}/jobs.json"))
         for job, answer in zip(told, found, strict=True):
             answer["outputs"] = [
-                np.fromfile(f"{job['output']}{index}.f32", "<f4").reshape(job["count"], *shape)
+                np.fromfile(f"{job['files']}-out{index}.f32", "<f4").reshape(job["count"], *shape)
                 for index, shape in enumerate(answer.get("shapes", ()))
             ]
         return found

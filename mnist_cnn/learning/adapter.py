@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_cnn.learning.backend import keras, legacy_keras, tf
+from mnist_cnn.learning.backend import library, tf
 from mnist_cnn.learning.data import Split
 
 SHAPES = ((28, 28, 1), (28, 28), (784,))
@@ -40,23 +40,21 @@ class Adapter:
 
     def as_ours(self, network: Any) -> Any:
         """`network` as a model of images (n, 28, 28, 1) in [0, 1] to probabilities (n, 10)."""
-        library = keras if isinstance(network, keras.Model) else legacy_keras()
-        layers = library.layers
+        keras = library(network)
+        layers = keras.layers
         before = [layers.Rescaling(self.high - self.low, self.low), layers.Reshape(self.shape)]
         after = {
             "probabilities": [],
             "logits": [layers.Softmax()],
             "sigmoids": [layers.Lambda(lambda x: x / tf.reduce_sum(x, axis=1, keepdims=True))],
         }[self.output]
-        return library.Sequential([library.Input((28, 28, 1)), *before, network, *after])
+        return keras.Sequential([keras.Input((28, 28, 1)), *before, network, *after])
 
 
 def fits(network: Any) -> bool:
     """Whether a model is from one image of 28 x 28 to ten numbers."""
-    inputs, outputs = (
-        [tuple(t.shape[1:]) for t in e or ()] for e in (network.inputs, network.outputs)
-    )
-    return len(inputs) == 1 and inputs[0] in SHAPES and outputs == [(10,)]
+    ends = [[tuple(t.shape[1:]) for t in end or ()] for end in (network.inputs, network.outputs)]
+    return ends in [[[shape], [(10,)]] for shape in SHAPES]
 
 
 def fitted(network: Any, validation: Split) -> Adapter:

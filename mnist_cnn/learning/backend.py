@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -54,11 +55,13 @@ def legacy_keras() -> ModuleType:
         return importlib.import_module("tf_keras")
 
 
+def library(model: Any) -> ModuleType:
+    """The Keras that a model is of: Keras 3, or Keras 2 for a file that it wrote."""
+    return keras if isinstance(model, keras.Model) else legacy_keras()
+
+
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Without tf.data's tuner, which held up the end of every pass: by seconds after a fit."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
-
-
-__all__ = ["keras", "legacy_keras", "suppress_stderr", "tf", "without_autotune"]

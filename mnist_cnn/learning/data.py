@@ -5,6 +5,7 @@ Arrays are uint8: images (n, 28, 28, 1) with pixels 0 to 255, labels (n,) with d
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import tarfile
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.request import urlopen, urlretrieve
+from urllib.request import urlopen
 
 import numpy as np
 from filelock import FileLock
@@ -206,11 +207,10 @@ def _from_web(folder: str) -> Files:
 
 def _from_keras() -> Files:
     """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "mnist.npz")
-        urlretrieve(KERAS + path.name, path)
-        for split in NPZ:
-            for (kind, magic), array in zip(IDX.items(), _read_npz(path, split), strict=True):
+    with urlopen(KERAS + "mnist.npz") as file, np.load(io.BytesIO(file.read(LARGEST))) as archive:
+        for split, names in NPZ.items():
+            for (kind, magic), name in zip(IDX.items(), names, strict=True):
+                array = archive[name]
                 header = np.array([magic, *array.shape], ">u4").tobytes()
                 yield f"{split}-{kind}", header + array.tobytes()
 

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 LARGEST = 2**30  # bytes that one file may unpack to; MNIST as int64 is 0.4 of it
-_CHUNK = 2**20
 
 
 def check_zip(path: Path) -> None:
@@ -29,6 +28,6 @@ def check_zip(path: Path) -> None:
             announced = member.file_size
             member.file_size = announced + 1  # zipfile would stop where the directory says
             with archive.open(member) as content:
-                size = sum(len(chunk) for chunk in iter(lambda: content.read(_CHUNK), b""))
+                size = sum(len(chunk) for chunk in iter(lambda: content.read(2**20), b""))
             if size != announced:
                 raise ValueError(f"the member {member.filename!r} has not the size it announces")

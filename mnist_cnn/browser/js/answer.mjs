@@ -1,7 +1,8 @@
 // Real TensorFlow.js answers: node answer.mjs JOBS.json
 //
-// JOBS: {modules, jobs: [{folder, inputs: [{shape, file}], count, output}], layers}.
-// Inputs are raw float32 files of `count` examples each. The answers are written likewise to `output` + "0.f32", "1.f32", ...; with names in `layers`, what those layers put
+// JOBS: {modules, jobs: [{folder, files, shapes: one an input, count}], layers}.
+// Inputs are raw float32 files of `count` examples each, `files` + "-in0.f32", "-in1.f32", ...
+// The answers are written likewise, "-out0.f32", ...; with names in `layers`, what those layers put
 // out instead of what the model does. Standard output gets one line of JSON, a list with one
 // object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
 import {readFileSync, writeFileSync} from 'node:fs';
@@ -49,7 +50,7 @@ function check({class_name: kind, config}) {
 }
 
 // What a browser's loader fetches, read from the folder.
-const files = (folder) => ({
+const saved = (folder) => ({
   async load() {
     const model = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
     const paths = model.weightsManifest.flatMap((group) => group.paths);
@@ -66,7 +67,7 @@ const files = (folder) => ({
 async function load(folder) {
   const {format, modelTopology} = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
   if (format === 'graph-model') {
-    const model = await tf.loadGraphModel(files(folder));
+    const model = await tf.loadGraphModel(saved(folder));
     return {model, run: async (batch) => {
       try {
         return model.execute(batch);
@@ -77,7 +78,7 @@ async function load(folder) {
     }};
   }
   check(modelTopology.model_config);
-  let model = await tf.loadLayersModel(files(folder));
+  let model = await tf.loadLayersModel(saved(folder));
   if (layers.length) {
     const outputs = layers.map((name) => model.getLayer(name).inboundNodes.at(-1).outputTensors[0]);
     model = tf.model({inputs: model.inputs, outputs});
@@ -85,10 +86,10 @@ async function load(folder) {
   return {model, run: async (batch) => model.predict(batch)};
 }
 
-async function answer({folder, inputs, count, output}) {
+async function answer({folder, files, shapes, count}) {
   const {model, run} = await load(folder);
-  const arrays = inputs.map(({shape, file}) => {
-    const bytes = readFileSync(file);
+  const arrays = shapes.map((shape, i) => {
+    const bytes = readFileSync(`${files}-in${i}.f32`);
     return {shape, size: shape.reduce((a, b) => a * b, 1),
       values: new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)};
   });
@@ -110,13 +111,13 @@ async function answer({folder, inputs, count, output}) {
   const parts = [];
   for (let from = 0; from < count; from += batch) parts.push(await part(from));
   const seconds = (performance.now() - started) / 1000;
-  const shapes = parts[0].map(({shape}, i) => {
-    const values = parts.map((found) => Float32Array.from(found[i].values));
-    writeFileSync(`${output}${i}.f32`, Buffer.concat(values.map((v) => Buffer.from(v.buffer))));
+  const found = parts[0].map(({shape}, i) => {
+    const bytes = parts.map((part) => Buffer.from(Float32Array.from(part[i].values).buffer));
+    writeFileSync(`${files}-out${i}.f32`, Buffer.concat(bytes));
     return shape.slice(1);
   });
   model.dispose();
-  return {seconds_per_example: seconds / count, shapes};
+  return {seconds_per_example: seconds / count, shapes: found};
 }
 
 // A kernel of WebAssembly may abort. Its job says so; what that had still under way fails later,
