@@ -1,7 +1,4 @@
-"""`mlflow run . -e convert`: TensorFlow.js files, proven to answer as Keras does.
-
-The files are written to a scratch folder, proven, and then put into `output`.
-"""
+"""`mlflow run . -e convert`: TensorFlow.js files, proven to answer as Keras does."""
 
 import json
 import tempfile
@@ -37,9 +34,9 @@ def convert(
     **options: Any,
 ) -> None:
     """Convert `model`, prove it and put the files into `output`; `options`: those of tfjs.write."""
-    settings: dict[str, Any] = {"quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
-    settings |= {"model": model, "output": output, "inputs": inputs, "drawings": drawings}
-    with tracked("convert", **options, **settings):
+    paths = {"model": model, "output": output, "inputs": inputs, "drawings": drawings}
+    limits = {"quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
+    with tracked("convert", **options, **paths, **limits):
         started = time.perf_counter()
         output_folder.check(output)
         recorded = recordings.read(drawings)
@@ -59,11 +56,10 @@ def convert(
                 figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
                 mlflow.log_artifacts(str(folder), "tfjs")
                 if samples.adapter and source.tags.get("dataset") != "fashion_mnist":
-                    network = f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}"
-                    figures |= _add_page(folder, samples, recorded, network, figures)
+                    figures |= _add_page(folder, samples, recorded, source, figures)
                 output_folder.replace(output, folder)
         except (OSError, tf.errors.ResourceExhaustedError) as error:  # the writers' own file layer
-            reason = getattr(error, "strerror", "No space left on device")
+            reason = getattr(error, "strerror", None) or "No space left on device"
             raise UserError(f"{tempfile.gettempdir()} cannot be used: {reason}.") from None
         figures["convert_seconds"] = time.perf_counter() - started
         registry.log_metrics(source, figures)
@@ -72,11 +68,10 @@ def convert(
         told = f"{source}: {width} files, proven in TensorFlow.js, are in {target}."
         if "drawn_accuracy" in figures:
             told += f"\n{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly."
+            told += f"\nDraw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve"
         describe_run(told.replace("\n", "\n\n"))
     print(tried.rename(columns=lambda name: name.removeprefix("tfjs_")).to_string())
     print(("It was compared in float32, not in its lower precision.\n" if reduced else "") + told)
-    if "drawn_accuracy" in figures:
-        print(f"Draw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve")
 
 
 def _samples(network: Any, source: registry.ModelRef, inputs: str | None) -> proof.Samples:
@@ -127,11 +122,11 @@ def _choose(tried: pd.DataFrame, quantize: str, max_accuracy_loss: float) -> str
 
 
 def _add_page(
-    folder: Path, samples: proof.Samples, recorded: recordings.Drawings, network: str, figures: dict
+    folder: Path, samples: proof.Samples, recorded: Any, source: registry.ModelRef, figures: dict
 ) -> dict[str, float]:
     """Add the page to the files in `folder`: metrics on the recorded drawings, misread ones logged.
 
-    How certain is certain is decided on validation images and on generated drawings.
+    When an answer is sure is decided on validation images and on generated drawings.
     """
     adapter, labels = samples.adapter, samples.labels
     assert adapter is not None and labels is not None
@@ -144,11 +139,13 @@ def _add_page(
     validation = labels[decide], adapter.probabilities(samples.expected[0][decide])
     known, metrics, misread = certainty.read_drawings(predict, recorded, validation)
     mlflow.log_figure(misread, "misread_drawings.png")
-    kilobytes, accuracy = figures["tfjs_bytes"] / 1000, figures["tfjs_test_accuracy"]
-    network += f", {kilobytes:,.0f} kB, {accuracy:.2%} of the test images right"
+    network = (
+        f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}, "
+        f"{figures['tfjs_bytes'] / 1000:,.0f} kB, "
+        f"{figures['tfjs_test_accuracy']:.2%} of the test images right"
+    )
     settings = folder.with_suffix(".settings")
-    content = known | {"adapter": asdict(adapter), "network": network}
-    settings.write_text(json.dumps(content))
+    settings.write_text(json.dumps(known | {"adapter": asdict(adapter), "network": network}))
     node.run("write_page.mjs", str(node.modules()), str(folder), str(settings))
     mlflow.log_artifact(str(folder / "digits.html"))
     return metrics

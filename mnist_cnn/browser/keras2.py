@@ -1,14 +1,14 @@
 """A Keras model as TensorFlow.js 4.22 reads it: float32, its names, the topology of Keras 2.
 
-TensorFlow.js registers Resizing, CenterCrop and CategoryEncoding, but in a model the first fails on
-every input, and the others overwrite the shape of what goes in; UpSampling2D, unless by the
-nearest, it does in another way than Keras, and of keepdims it takes no notice. They are written as
-other layers of the same effect. What else it lacks or does in another way, the proof names.
+What TensorFlow.js has but fails at or does in another way than Keras (Resizing, CenterCrop,
+CategoryEncoding, interpolated UpSampling2D, keepdims) is written as other layers of the same
+effect. What else it lacks or does in another way, the proof names.
 """
 
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,14 +100,12 @@ def _category_encoding(layer: Any) -> Stack | None:
     count, (_, *rest) = layer.num_tokens, first_input(layer).shape
     if len(rest) != 1 or (layer.output_mode == "count" and rest[0] is None):
         return None
-    stack = [L.Embedding(count, count)]
-    if layer.output_mode == "count":
-        stack += [L.GlobalAveragePooling1D(), L.Rescaling(float(rest[0]))]
-    elif layer.output_mode == "multi_hot":
-        stack += [L.GlobalMaxPooling1D()]
-    elif rest[0] == 1:
-        stack += [L.Reshape((count,))]
-    return stack, [np.eye(count, dtype=np.float32)]
+    joined = {
+        "count": [L.GlobalAveragePooling1D(), L.Rescaling(rest[0] or 1)],
+        "multi_hot": [L.GlobalMaxPooling1D()],
+        "one_hot": [L.Reshape((count,))] if rest[0] == 1 else [],
+    }[layer.output_mode]
+    return [L.Embedding(count, count), *joined], [np.eye(count, dtype=np.float32)]
 
 
 def _pooling(layer: Any) -> Stack | None:
@@ -126,22 +124,20 @@ LOWERED: dict[str, Callable[[Any], Stack | None]] = {
 def topology(model: Any) -> Config:
     """The `model_config` of a model, as model.json holds it."""
     pairs = [(layer, lowered(layer)) for layer in every(model)]
-    lower = {one.name: json.loads(two.to_json()) for one, two in pairs if one is not two}
+    plain = partial(_layer, {}, ())
+    lower = {a.name: json.loads(b.to_json(), object_hook=plain) for a, b in pairs if a is not b}
     # The own graph of a nested model is its call 0 in Keras 2; Keras 3 does not count it.
     keras_3 = isinstance(model, keras.Model)
     shifted = {one.name for one, _ in pairs if keras_3 and is_model(one)} | lower.keys()
-    return _layer(json.loads(model.to_json()), lower, shifted)
+    return json.loads(model.to_json(), object_hook=partial(_layer, lower, shifted))
 
 
-def _layer(layer: Config, lower: dict[str, Config], shifted: Collection[str]) -> Config:
-    """One layer or model; `lower`: what stands for a layer; `shifted`: whose calls count on."""
-    layer = layer | lower.get(layer["config"].get("name"), {})
-    kind, config = layer["class_name"], dict(layer["config"])
-    for key in {"layers", "cells", "layer", "cell"} & config.keys():
-        value = config[key]
-        many = isinstance(value, list)
-        found = [_layer(inner, lower, shifted) for inner in (value if many else [value])]
-        config[key] = found if many else found[0]
+def _layer(lower: dict[str, Config], shifted: Collection[str], layer: Config) -> Config:
+    """A layer whose inner ones are done; `lower`: what stands for one; `shifted`: see above."""
+    if not isinstance(layer.get("config"), dict):
+        return layer
+    layer |= lower.get(layer["config"].get("name"), {})
+    kind, config = layer["class_name"], layer["config"]
     for end in {"input_layers", "output_layers"} & config.keys():
         config[end] = list(_tensors(config[end], shifted))
     if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one

@@ -4,7 +4,7 @@ import gzip
 import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def drawn(model: Any) -> Samples:
     count = model.inputs[0].shape[0] or count  # a stateful model has a batch of its own
     inputs = []
     for tensor, shape in zip(model.inputs, shapes, strict=True):
-        first, kind = _first_layers(model, tensor), tf.as_dtype(tensor.dtype)
+        first, kind = list(_first_layers(model, tensor)), tf.as_dtype(tensor.dtype)
         if kind == tf.string:
             raise UserError(f"layer {first[0].name!r} takes strings; TensorFlow.js takes numbers.")
         values = _values(rng, (count, *shape), first, kind.is_integer)
@@ -67,9 +67,9 @@ def drawn(model: Any) -> Samples:
     try:
         return Samples(inputs, answers(model, inputs, count))
     except Exception as error:  # of whatever Keras raises at inputs that the model does not take
-        told = re.findall(r"\w+Error: .*|assertion failed.*", str(error)) or [str(error)]
-        reason = f"Keras does not answer random inputs ({told[0][:200]}); give inputs=samples.npz."
-        raise UserError(reason) from None
+        (told, *_) = re.findall(r"\w+Error: .*|assertion failed.*", str(error)) or [str(error)]
+        told = f"Keras does not answer random inputs ({told[:200]}); give inputs=samples.npz."
+        raise UserError(told) from None
 
 
 def _values(rng: Any, shape: tuple[int, ...], first: list[Any], whole: bool) -> np.ndarray:
@@ -90,17 +90,15 @@ def _values(rng: Any, shape: tuple[int, ...], first: list[Any], whole: bool) -> 
     return values
 
 
-def _first_layers(model: Any, tensor: Any) -> list[Any]:
+def _first_layers(model: Any, tensor: Any) -> Iterator[Any]:
     """The layers that an input goes into, in nested models too."""
-    found = []
     for layer in model.layers:
-        given = tf.nest.flatten([node.input_tensors for node in layer._inbound_nodes])
-        for position, one in enumerate(given):
-            if one is tensor and is_model(layer):
-                found += _first_layers(layer, layer.inputs[position % len(layer.inputs)])
-            elif one is tensor:
-                found.append(layer)
-    return found
+        for node in layer._inbound_nodes:
+            for position, one in enumerate(tf.nest.flatten(node.input_tensors)):
+                if one is tensor and is_model(layer):
+                    yield from _first_layers(layer, layer.inputs[position])
+                elif one is tensor:
+                    yield layer
 
 
 def given(model: Any, path: str) -> Samples:
@@ -115,21 +113,17 @@ def given(model: Any, path: str) -> Samples:
         return Samples(inputs, answers(model, inputs))
     except Exception as error:  # whatever zipfile, NumPy and Keras raise at a file from elsewhere
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"inputs={path} does not fit the model, which takes an array for each input, of shape "
-            f"{shapes}: {reason}"
-        ) from None
+        told = f"inputs={path} does not fit the model, which takes an array for each of {shapes}"
+        raise UserError(f"{told}: {reason}") from None
 
 
 def compare(
-    expected: Sequence[np.ndarray], found: Sequence[np.ndarray]
-) -> tuple[float, float, np.ndarray, bool]:
-    """How far what was found is from what was expected, over all outputs.
+    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], exactly: bool = True
+) -> tuple[float, float, np.ndarray]:
+    """The largest difference of all outputs; in standard deviations; bool (n,), same decisions.
 
-    The largest difference; the largest in standard deviations of its output; (n,) whether an
-    example's decisions are the same, or where an output takes none, its numbers within 0.01
-    standard deviations; whether only rounding differs. Raises UserError if an output is missing,
-    has another shape, or is NaN or infinite.
+    What is no probability is the same within 0.01 standard deviations. Raises UserError for other
+    shapes, NaN, infinity and, `exactly`, for more than rounding.
     """
     shapes = [[output.shape[1:] for output in outputs] for outputs in (expected, found)]
     if shapes[0] != shapes[1]:
@@ -137,14 +131,17 @@ def compare(
     if not all(np.isfinite(output).all() for output in found):
         raise UserError("it answers with NaN or infinity")
     difference = relative = 0.0
-    same, exact = np.ones(len(expected[0]), bool), True
+    same = np.ones(len(expected[0]), bool)
     for one, other in zip(expected, found, strict=True):
         largest, spread = float(np.abs(one - other).max()), float(one.std())
         rounding = ROUNDING[0] * spread + ROUNDING[1] * float(np.abs(one).max())
-        exact &= largest <= rounding
-        difference, relative = max(difference, largest), max(relative, largest / (spread or 1))
+        deviations = largest / (spread or 1)
+        if exactly and largest > rounding:
+            how_much = f"{largest:.2g}, {deviations:.2g} standard deviations"
+            raise UserError(f"its answers differ by up to {how_much}")
+        difference, relative = max(difference, largest), max(relative, deviations)
         same &= _same(one, other, rounding, spread)
-    return difference, relative, same, exact
+    return difference, relative, same
 
 
 def _same(one: np.ndarray, other: np.ndarray, rounding: float, spread: float) -> np.ndarray:
@@ -171,10 +168,7 @@ def judge(
     try:
         if "error" in found:
             raise UserError(re.split(r"\n|\. This may be", found["error"].strip())[0][:200])
-        difference, relative, same, exact = compare(samples.expected, found["outputs"])
-        if exactly and not exact:
-            spread = f"{relative:.2g} standard deviations"
-            raise UserError(f"its answers differ by up to {difference:.2g}, {spread}")
+        difference, relative, same = compare(samples.expected, found["outputs"], exactly)
     except UserError as error:
         raise UserError(_refusal(model, folder, samples, found, str(error).rstrip("."))) from None
     decide, rest = slice(samples.validation), slice(samples.validation, None)
@@ -197,7 +191,6 @@ def judge(
 
 
 def _refusal(model: Any, folder: Path, samples: Samples, found: dict, reason: str) -> str:
-    """The reason in a sentence that names the layer and its options, if one is to blame."""
     if tfjs.model_json(folder)["format"] == "graph-model":
         return f"TensorFlow.js does not answer as Keras does: {reason}."
     known = [one for name in found.get("layers", ()) for one in every(model) if one.name == name]
@@ -213,8 +206,10 @@ def _first_different(model: Any, folder: Path, samples: Samples) -> Any | None:
     tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
     (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in model.layers])
     expected = answers(library(model).Model(model.inputs, tensors), inputs)
-    for layer, *pair in zip(model.layers, expected, found["outputs"] or expected, strict=True):
-        if pair[0].shape != pair[1].shape or not compare(*([one] for one in pair))[-1]:
+    for layer, one, other in zip(model.layers, expected, found["outputs"] or expected, strict=True):
+        try:
+            compare([one], [other])
+        except UserError:
             return layer
     return None
 

@@ -1,7 +1,6 @@
 """A Keras model as TensorFlow.js files, and what TensorFlow.js answers from them.
 
-The converter of tensorflowjs copies Keras 3's topology, which TensorFlow.js 4.22 then refuses; so
-only its writers of weights and of graphs are used.
+Of tensorflowjs only the writers are used: TensorFlow.js 4.22 refuses what it makes of Keras 3.
 """
 
 import json
@@ -22,7 +21,8 @@ from mnist_cnn.parameters import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # tensorflow_hub imports pkg_resources
-    from tensorflowjs.converters import keras_h5_conversion, tf_saved_model_conversion_v2
+    from tensorflowjs.converters.keras_h5_conversion import write_artifacts
+    from tensorflowjs.converters.tf_saved_model_conversion_v2 import convert_tf_saved_model
 
 QUANTIZE = ("none", "float16", "uint16", "uint8")
 
@@ -53,7 +53,7 @@ def write(
         config = {"keras_version": keras.__version__, "backend": "tensorflow"}
         config["model_config"] = topology(model)
         groups = list(filter(None, groups)) or [[]]
-        keras_h5_conversion.write_artifacts(config, groups, str(folder), **how)
+        write_artifacts(config, groups, str(folder), **how)
         content = model_json(folder) | {"convertedBy": "mnist_cnn"}
     for group in content["weightsManifest"]:
         for place, name in enumerate(group["paths"]):
@@ -106,16 +106,18 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
         outputs = tf.nest.flatten(model(packed(model, inputs), training=False))
         return {f"output_{index:04}": output for index, output in enumerate(outputs)}
 
-    _unroll(model)
+    # TensorFlow.js frees what a loop collects before it is read: no loop where that is needed.
+    for layer in every(model):
+        for part in {getattr(layer, f"{way}_layer", layer) for way in ("forward", "backward")}:
+            if getattr(part, "return_sequences", False):
+                part.unroll = None not in first_input(layer).shape[1:]
     module = tf.Module()
     module.serve = serve
     module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     with tempfile.TemporaryDirectory() as saved:
         tf.saved_model.save(module, saved, signatures=serve)
         try:
-            tf_saved_model_conversion_v2.convert_tf_saved_model(
-                saved, str(folder), control_flow_v2=True, **how
-            )
+            convert_tf_saved_model(saved, str(folder), control_flow_v2=True, **how)
         except ValueError as error:
             raise _unsupported(model, serve, error) from None
     content = model_json(folder)
@@ -128,15 +130,6 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
         names = [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
         content["signature"][end] = dict(zip(names, nodes, strict=True))
     return content
-
-
-def _unroll(model: keras.Model) -> None:
-    """TensorFlow.js frees what a loop collects before it is read: no loop where that is needed."""
-    for layer in every(model):
-        parts = [getattr(layer, name, layer) for name in ("forward_layer", "backward_layer")]
-        for part in parts:
-            if getattr(part, "return_sequences", False):
-                part.unroll = None not in first_input(layer).shape[1:]
 
 
 def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Exception:
@@ -157,9 +150,9 @@ def answers(
 ) -> list[dict[str, Any]]:
     """Load the files of each folder in real TensorFlow.js, all in one process of Node, and answer.
 
-    Each job has a folder and the inputs (n, ...), numbers. Answered is, a job, what the
-    model or its `layers` put out, {outputs: float32 (n, ...) each, seconds_per_example (warm)}; or
-    {error, layers}, the names of the layers that it was in, the innermost first.
+    Each job has a folder and the inputs (n, ...). An answer is what the model or its `layers` put
+    out, {outputs: float32 (n, ...) each, seconds_per_example (warm)}, or {error, layers}, the names
+    of the layers that it was in, the innermost first.
     """
     with tempfile.TemporaryDirectory() as scratch:
         told: list[dict[str, Any]] = []
