@@ -18,8 +18,8 @@ from mnist_cnn.parameters import UserError
 
 REDUCED = re.compile(r'"(mixed_float16|mixed_bfloat16|float16|bfloat16|float64)"')
 TRAINING = ("_initializer", "_regularizer", "_constraint")  # ends of keys that an answer needs not
+RENAMED = {"batch_shape": "batch_input_shape", "LeakyReLU.negative_slope": "alpha"}  # in Keras 2
 L = keras.layers
-Config = dict[str, Any]
 Stack = tuple[list[Any], list[np.ndarray]]  # layers and all their weights
 
 
@@ -121,7 +121,7 @@ LOWERED: dict[str, Callable[[Any], Stack | None]] = {
 }
 
 
-def topology(model: Any) -> Config:
+def topology(model: Any) -> dict[str, Any]:
     """The `model_config` of a model, as model.json holds it."""
     pairs = [(layer, lowered(layer)) for layer in every(model)]
     plain = partial(_layer, {}, ())
@@ -132,7 +132,9 @@ def topology(model: Any) -> Config:
     return json.loads(model.to_json(), object_hook=partial(_layer, lower, shifted))
 
 
-def _layer(lower: dict[str, Config], shifted: Collection[str], layer: Config) -> Config:
+def _layer(
+    lower: dict[str, dict], shifted: Collection[str], layer: dict[str, Any]
+) -> dict[str, Any]:
     """A layer whose inner ones are done; `lower`: what stands for one; `shifted`: see above."""
     if not isinstance(layer.get("config"), dict):
         return layer
@@ -144,11 +146,8 @@ def _layer(lower: dict[str, Config], shifted: Collection[str], layer: Config) ->
         inner = config["layer"]["config"]
         inner["name"] = inner["name"].removeprefix("forward_")
         config.pop("backward_layer", None)
-    names = {"batch_shape": "batch_input_shape"}  # of Keras 3 in Keras 2
-    if kind == "LeakyReLU":
-        names["negative_slope"] = "alpha"
     config = {
-        names.get(key, key): "swish" if value == "silu" else value
+        RENAMED.get(key, RENAMED.get(f"{kind}.{key}", key)): "swish" if value == "silu" else value
         for key, value in config.items()
         if not key.endswith(TRAINING) and not (key == "dtype" and isinstance(value, dict))
     }

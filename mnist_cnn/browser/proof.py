@@ -25,10 +25,9 @@ ROUNDING = (2e-4, 1e-5)  # shares of the answers' standard deviation and of the 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs (n, ...), what Keras answers to them, and the labels (n,) if there are any.
+    """Inputs (n, ...), what Keras answers, and labels (n,) and adapter of a model of digits.
 
-    The first `validation` examples decide, the rest (test images) are for the report. `adapter`
-    is that of a model which reads digits.
+    The first `validation` examples decide, the rest (test images) are for the report.
     """
 
     inputs: list[np.ndarray]

@@ -49,11 +49,10 @@ def write(
     else:
         parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
         named = [dict(pair for one in part for pair in _weights(one, one.name)) for part in parts]
-        groups = [[{"name": k, "data": np.asarray(v)} for k, v in one.items()] for one in named]
+        groups = [[{"name": k, "data": np.asarray(v)} for k, v in w.items()] for w in named if w]
         config = {"keras_version": keras.__version__, "backend": "tensorflow"}
         config["model_config"] = topology(model)
-        groups = list(filter(None, groups)) or [[]]
-        write_artifacts(config, groups, str(folder), **how)
+        write_artifacts(config, groups or [[]], str(folder), **how)
         content = model_json(folder) | {"convertedBy": "mnist_cnn"}
     for group in content["weightsManifest"]:
         for place, name in enumerate(group["paths"]):
