@@ -48,19 +48,15 @@ def convert(
         mlflow.set_tag("model_version", source.version)
         network, reduced = keras2.ready(registry.load(source))
         samples = _samples(network, source, inputs)
-        try:
-            with tempfile.TemporaryDirectory(prefix="mnist_cnn-") as scratch:
-                tried = _try(network, samples, Path(scratch), quantize, options)
-                best = _choose(tried, quantize, max_accuracy_loss)
-                folder = Path(scratch, best)
-                figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
-                mlflow.log_artifacts(str(folder), "tfjs")
-                if samples.adapter and source.tags.get("dataset") != "fashion_mnist":
-                    figures |= _add_page(folder, samples, recorded, source, figures)
-                output_folder.replace(output, folder)
-        except (OSError, tf.errors.ResourceExhaustedError) as error:  # the writers' own file layer
-            reason = getattr(error, "strerror", None) or "No space left on device"
-            raise UserError(f"{tempfile.gettempdir()} cannot be used: {reason}.") from None
+        with tempfile.TemporaryDirectory(prefix="mnist_cnn-") as scratch:
+            tried = _try(network, samples, Path(scratch), quantize, options)
+            best = _choose(tried, quantize, max_accuracy_loss)
+            folder = Path(scratch, best)
+            figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
+            mlflow.log_artifacts(str(folder), "tfjs")
+            if samples.adapter and source.tags.get("dataset") != "fashion_mnist":
+                figures |= _add_page(folder, samples, recorded, source, figures)
+            output_folder.replace(output, folder)
         figures["convert_seconds"] = time.perf_counter() - started
         registry.log_metrics(source, figures)
         registry.tag(source, tfjs_agreement=f"{figures['tfjs_agreement']:.6g}")
@@ -96,8 +92,11 @@ def _try(
 ) -> pd.DataFrame:
     """Figures of the files of each width, which are written to its folder; a row a width."""
     widths = tfjs.QUANTIZE if quantize == "auto" else (quantize,)
-    for width in widths:
-        tfjs.write(network, scratch / width, width, **options)
+    try:
+        for width in widths:
+            tfjs.write(network, scratch / width, width, **options)
+    except tf.errors.ResourceExhaustedError:  # of TensorFlow's own file layer
+        raise UserError(f"{scratch} cannot be used: No space left on device.") from None
     found = tfjs.answers([(scratch / width, samples.inputs) for width in widths])
     rows = [
         proof.judge(network, scratch / width, samples, answers, width == "none")

@@ -8,7 +8,6 @@ effect. What else it lacks or does in another way, the proof names.
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,38 +123,38 @@ LOWERED: dict[str, Callable[[Any], Stack | None]] = {
 def topology(model: Any) -> dict[str, Any]:
     """The `model_config` of a model, as model.json holds it."""
     pairs = [(layer, lowered(layer)) for layer in every(model)]
-    plain = partial(_layer, {}, ())
-    lower = {a.name: json.loads(b.to_json(), object_hook=plain) for a, b in pairs if a is not b}
     # The own graph of a nested model is its call 0 in Keras 2; Keras 3 does not count it.
     keras_3 = isinstance(model, keras.Model)
-    shifted = {one.name for one, _ in pairs if keras_3 and is_model(one)} | lower.keys()
-    return json.loads(model.to_json(), object_hook=partial(_layer, lower, shifted))
+    shifted = {one.name for one, two in pairs if one is not two or (keras_3 and is_model(one))}
+    lower: dict[str, dict] = {}
 
+    def rewritten(layer: dict[str, Any]) -> dict[str, Any]:
+        """An object of the JSON, the objects in it being rewritten already."""
+        if not isinstance(layer.get("config"), dict):
+            return layer
+        layer |= lower.get(layer["config"].get("name"), {})
+        kind, config = layer["class_name"], layer["config"]
+        for end in {"input_layers", "output_layers"} & config.keys():
+            config[end] = list(_tensors(config[end], shifted))
+        if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one
+            inner = config["layer"]["config"]
+            inner["name"] = inner["name"].removeprefix("forward_")
+            config.pop("backward_layer", None)
+        config = {
+            RENAMED.get(k, RENAMED.get(f"{kind}.{k}", k)): "swish" if v == "silu" else v
+            for k, v in config.items()
+            if not k.endswith(TRAINING) and not (k == "dtype" and isinstance(v, dict))
+        }
+        found = {"class_name": "Model" if kind == "Functional" else kind, "config": config}
+        if "inbound_nodes" in layer:
+            calls = [[[*t, {}] for t in _tensors(call, shifted)] for call in layer["inbound_nodes"]]
+            found |= {"name": layer["name"], "inbound_nodes": calls}
+        return found
 
-def _layer(
-    lower: dict[str, dict], shifted: Collection[str], layer: dict[str, Any]
-) -> dict[str, Any]:
-    """A layer whose inner ones are done; `lower`: what stands for one; `shifted`: see above."""
-    if not isinstance(layer.get("config"), dict):
-        return layer
-    layer |= lower.get(layer["config"].get("name"), {})
-    kind, config = layer["class_name"], layer["config"]
-    for end in {"input_layers", "output_layers"} & config.keys():
-        config[end] = list(_tensors(config[end], shifted))
-    if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one
-        inner = config["layer"]["config"]
-        inner["name"] = inner["name"].removeprefix("forward_")
-        config.pop("backward_layer", None)
-    config = {
-        RENAMED.get(key, RENAMED.get(f"{kind}.{key}", key)): "swish" if value == "silu" else value
-        for key, value in config.items()
-        if not key.endswith(TRAINING) and not (key == "dtype" and isinstance(value, dict))
+    lower |= {
+        a.name: json.loads(b.to_json(), object_hook=rewritten) for a, b in pairs if a is not b
     }
-    rewritten = {"class_name": "Model" if kind == "Functional" else kind, "config": config}
-    if "inbound_nodes" in layer:
-        calls = [[[*one, {}] for one in _tensors(call, shifted)] for call in layer["inbound_nodes"]]
-        rewritten |= {"name": layer["name"], "inbound_nodes": calls}
-    return rewritten
+    return json.loads(model.to_json(), object_hook=rewritten)
 
 
 def _tensors(value: Any, shifted: Collection[str]) -> Iterator[list]:

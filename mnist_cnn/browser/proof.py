@@ -139,21 +139,16 @@ def compare(
             how_much = f"{largest:.2g}, {deviations:.2g} standard deviations"
             raise UserError(f"its answers differ by up to {how_much}")
         difference, relative = max(difference, largest), max(relative, deviations)
-        same &= _same(one, other, rounding, spread)
+        probabilities = one.min() >= 0 and one.max() <= 1
+        if probabilities and one.shape[-1] > 1 and np.allclose(one.sum(-1), 1, atol=1e-3):
+            chosen = np.take_along_axis(one, other.argmax(-1)[..., None], -1)[..., 0]
+            equal = one.max(-1) - chosen <= rounding  # a tie within rounding may fall either way
+        elif probabilities:
+            equal = ((one > 0.5) == (other > 0.5)) | (np.abs(one - 0.5) <= rounding)
+        else:
+            equal = np.abs(one - other) <= 0.01 * spread + rounding
+        same &= equal.reshape(len(one), -1).all(1)
     return difference, relative, same
-
-
-def _same(one: np.ndarray, other: np.ndarray, rounding: float, spread: float) -> np.ndarray:
-    """Whether each example's decision is the same; a tie within rounding may fall either way."""
-    probabilities = one.min() >= 0 and one.max() <= 1
-    if probabilities and one.shape[-1] > 1 and np.allclose(one.sum(-1), 1, atol=1e-3):
-        chosen = np.take_along_axis(one, other.argmax(-1)[..., None], -1)[..., 0]
-        same = one.max(-1) - chosen <= rounding
-    elif probabilities:
-        same = ((one > 0.5) == (other > 0.5)) | (np.abs(one - 0.5) <= rounding)
-    else:
-        same = np.abs(one - other) <= 0.01 * spread + rounding
-    return same.reshape(len(one), -1).all(1)
 
 
 def judge(

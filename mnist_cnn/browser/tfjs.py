@@ -159,7 +159,7 @@ def answers(
             job = {"folder": str(folder), "files": f"{scratch}/{number}", "count": len(arrays[0])}
             told.append(job | {"shapes": [array.shape[1:] for array in arrays]})
             for index, array in enumerate(arrays):
-                array.astype("<f4").tofile(f"{job['files']}-in{index}.f32")
+                Path(f"{job['files']}-in{index}.f32").write_bytes(array.astype("<f4").tobytes())
         content = {"modules": str(node.modules()), "jobs": told, "layers": list(layers)}
         Path(scratch, "jobs.json").write_text(json.dumps(content))
         found = json.loads(node.run("answer.mjs", f"{scratch}/jobs.json"))
