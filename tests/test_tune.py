@@ -94,6 +94,10 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     candidate = registry.find("models:/mnist-cnn@candidate")
     assert len(candidate.tags) <= 8, "with the evaluation, no more than a person reads"
     assert metrics["study/finished_trials"] == 2
+    by_trial = [trial.value for trial in trials("one", store)]
+    told = mlflow.MlflowClient().get_metric_history(parent.info.run_id, "study/best_so_far")
+    best_so_far = [(1, by_trial[0]), (2, max(by_trial))]
+    assert [(metric.step, metric.value) for metric in told] == best_so_far
 
 
 def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
