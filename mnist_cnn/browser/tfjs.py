@@ -138,11 +138,11 @@ def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Except
         return error
     operations = function.get_concrete_function().graph.get_operations()
     found = [(one.name, one.type) for one in operations if one.type in kinds.split(", ")]
-    name, kind = found[0] if found else ("", kinds.strip())
+    name, kind = found[0] if found else ("", "")
     parts = [re.sub(r"_\d+$", "", part) for part in name.split("/")]
     layers = [repr(x.name) for x in every(model) if re.sub(r"_\d+$", "", x.name) in parts]
-    layer = f"layer {layers[-1]}" if layers else "the model"
-    return UserError(f"{layer} needs {kind}, which TensorFlow.js does not have.")
+    needed = f"layer {layers[-1]} needs {kind}" if layers else f"the model needs {kinds.strip()}"
+    return UserError(f"{needed}, which TensorFlow.js does not have.")
 
 
 def answers(
