@@ -170,8 +170,6 @@ def _as_ours(network: Any, ref: registry.ModelRef, validation: Split) -> Any:
     if "recipe" in ref.tags:
         return network
     adapter = fitted(network, validation)
-    print(
-        f"Given pixels from {adapter.low:g} to {adapter.high:g}, with outputs taken for "
-        f"{adapter.output}, it reads {adapter.accuracy:.0%} of some validation images."
-    )
+    told = f"Given pixels from {adapter.low:g} to {adapter.high:g}, with outputs taken for"
+    print(f"{told} {adapter.output}, it reads {adapter.accuracy:.0%} of some validation images.")
     return adapter.as_ours(network)

@@ -48,10 +48,7 @@ def under_corruption(
 
 
 def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
-    """Accuracy with its 95 % interval of all images and of each of `thirds`.
-
-    Columns slice, images, accuracy, low, high; the worst first.
-    """
+    """Accuracy and 95 % interval of all images and of each of `thirds`, a row each, worst first."""
     chosen = {"all": np.ones(len(correct), bool), **thirds(images.x)}
     rows = [(name, mine.sum(), *accuracy(correct[mine])) for name, mine in chosen.items()]
     table = pd.DataFrame(rows, columns=["slice", "images", "accuracy", "low", "high"])

@@ -65,10 +65,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
                 found = {name: metrics[name] for name in HEADLINES if name in metrics}
                 mlflow.log_metrics(found, run_id=run.data.tags["mlflow.parentRunId"])
     except Exception as error:
-        told = to_user_error(error)
-        if told is error:
-            raise
-        raise told from None
+        raise to_user_error(error) from error.__cause__
 
 
 @contextmanager
@@ -122,10 +119,9 @@ def process_name(pid: int | None = None) -> str:
 
 def close_orphaned_runs() -> None:
     """Mark as KILLED the runs that a process of this machine left RUNNING when it was killed."""
-    running = mlflow.search_runs(
+    for run in mlflow.search_runs(
         None, "attributes.status = 'RUNNING'", output_format="list", search_all_experiments=True
-    )
-    for run in running:
+    ):
         # Versions before this one called the tag `process`.
         process = run.data.tags.get(PROCESS) or run.data.tags.get("process", "")
         ours = process.startswith(f"{MACHINE} ")
