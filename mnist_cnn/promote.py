@@ -114,9 +114,8 @@ def _largest_loss(models: list, correct: list[np.ndarray], images: Split) -> tup
 
     `correct`: booleans (n,), which images each predicts correctly.
     """
-    found = {
-        name: [mine[few] for mine in correct] for name, few in robustness.thirds(images.x).items()
-    }
+    slices = robustness.thirds(images.x)
+    found = {name: [mine[few] for mine in correct] for name, few in slices.items()}
     for name in corruptions.CORRUPTIONS:
         bad, labels = corruptions.corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
         found[name] = [predict(model, bad).argmax(1) == labels for model in models]
