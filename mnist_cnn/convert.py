@@ -123,10 +123,7 @@ def _choose(tried: pd.DataFrame, quantize: str, max_accuracy_loss: float) -> str
 def _add_page(
     folder: Path, samples: proof.Samples, recorded: Any, source: registry.ModelRef, figures: dict
 ) -> dict[str, float]:
-    """Add the page to the files in `folder`: metrics on the recorded drawings, misread ones logged.
-
-    When an answer is sure is decided on validation images and on generated drawings.
-    """
+    """Add the page to the files in `folder`; metrics of the drawings, misread ones are logged."""
     adapter, labels = samples.adapter, samples.labels
     assert adapter is not None and labels is not None
 
@@ -138,11 +135,9 @@ def _add_page(
     validation = labels[decide], adapter.probabilities(samples.expected[0][decide])
     known, metrics, misread = certainty.read_drawings(predict, recorded, validation)
     mlflow.log_figure(misread, "misread_drawings.png")
-    network = (
-        f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}, "
-        f"{figures['tfjs_bytes'] / 1000:,.0f} kB, "
-        f"{figures['tfjs_test_accuracy']:.2%} of the test images right"
-    )
+    network = f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}"
+    kilobytes, accuracy = figures["tfjs_bytes"] / 1000, figures["tfjs_test_accuracy"]
+    network += f", {kilobytes:,.0f} kB, {accuracy:.2%} of the test images right"
     settings = folder.with_suffix(".settings")
     settings.write_text(json.dumps(known | {"adapter": asdict(adapter), "network": network}))
     node.run("write_page.mjs", str(node.modules()), str(folder), str(settings))

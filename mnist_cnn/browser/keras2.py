@@ -1,8 +1,7 @@
 """A Keras model as TensorFlow.js 4.22 reads it: float32, its names, the topology of Keras 2.
 
-What TensorFlow.js has but fails at or does in another way than Keras (Resizing, CenterCrop,
-CategoryEncoding, interpolated UpSampling2D, keepdims) is written as other layers of the same
-effect. What else it lacks or does in another way, the proof names.
+What TensorFlow.js has but fails at or does otherwise (Resizing, CenterCrop, CategoryEncoding,
+interpolated UpSampling2D, keepdims) is written as other layers; what it lacks the proof names.
 """
 
 import json
@@ -30,17 +29,16 @@ def ready(model: Any) -> tuple[Any, bool]:
     if not getattr(model, "inputs", None):
         raise UserError("the model has no known input: give it an Input, then save it again.")
     names: set[str] = set()
-    renamed = False
+    before = model.to_json()
     for layer in (model, *every(model)):
         name = re.sub(r"[^A-Za-z0-9_.\-/]", "_", layer.name)  # what TensorFlow allows
         name = name if re.match(r"[A-Za-z0-9.]", name) else f"layer{name}"
         while name in names:
             name += "_"
         names.add(name)
-        renamed |= name != layer.name
         setattr(layer, "name" if isinstance(layer, keras.Layer) else "_name", name)
     text, reduced = REDUCED.subn('"float32"', model.to_json())
-    if reduced or renamed:  # variables keep precision and name for life
+    if text != before:  # variables keep precision and name for life
         weights = model.get_weights()
         model = library(model).models.model_from_json(text)
         model.set_weights(weights)

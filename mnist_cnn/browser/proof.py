@@ -61,8 +61,7 @@ def drawn(model: Any) -> Samples:
         first, kind = list(_first_layers(model, tensor)), tf.as_dtype(tensor.dtype)
         if kind == tf.string:
             raise UserError(f"layer {first[0].name!r} takes strings; TensorFlow.js takes numbers.")
-        values = _values(rng, (count, *shape), first, kind.is_integer)
-        inputs.append(values.astype(kind.as_numpy_dtype))
+        inputs.append(_values(rng, (count, *shape), first, kind))
     try:
         return Samples(inputs, answers(model, inputs, count))
     except Exception as error:  # of whatever Keras raises at inputs that the model does not take
@@ -71,7 +70,7 @@ def drawn(model: Any) -> Samples:
         raise UserError(told) from None
 
 
-def _values(rng: Any, shape: tuple[int, ...], first: list[Any], whole: bool) -> np.ndarray:
+def _values(rng: Any, shape: tuple[int, ...], first: list[Any], kind: Any) -> np.ndarray:
     kinds = {type(layer).__name__: layer for layer in first}
     counts = [getattr(one, "input_dim", getattr(one, "num_tokens", None)) for one in first]
     padding = getattr(kinds.get("Masking"), "mask_value", None)
@@ -79,14 +78,14 @@ def _values(rng: Any, shape: tuple[int, ...], first: list[Any], whole: bool) -> 
         count, padding = min(filter(None, counts)), 0
         values = rng.permuted(np.resize(np.arange(count), shape))
         values[..., :1] = np.maximum(values[..., :1], min(1, count - 1))  # nothing is all padding
-    elif whole or ("Rescaling" in kinds and np.max(kinds["Rescaling"].scale) < 0.1):
+    elif kind.is_integer or ("Rescaling" in kinds and np.max(kinds["Rescaling"].scale) < 0.1):
         values = rng.integers(0, 256, shape)
     else:
         values = rng.normal(size=shape)
         values[::2] = rng.random(values[::2].shape)  # as pixels are
     if padding is not None and len(shape) > 1:  # at the end, to lengths that vary
         values[np.arange(shape[1]) >= rng.integers(1, shape[1] + 1, (shape[0], 1))] = padding
-    return values
+    return values.astype(kind.as_numpy_dtype)
 
 
 def _first_layers(model: Any, tensor: Any) -> Iterator[Any]:
@@ -129,8 +128,7 @@ def compare(
         raise UserError(f"it answers with shapes {shapes[1]}, Keras with {shapes[0]}")
     if not all(np.isfinite(output).all() for output in found):
         raise UserError("it answers with NaN or infinity")
-    difference = relative = 0.0
-    same = np.ones(len(expected[0]), bool)
+    difference, relative, same = 0.0, 0.0, np.ones(len(expected[0]), bool)
     for one, other in zip(expected, found, strict=True):
         largest, spread = float(np.abs(one - other).max()), float(one.std())
         rounding = ROUNDING[0] * spread + ROUNDING[1] * float(np.abs(one).max())
@@ -195,7 +193,6 @@ def _refusal(model: Any, folder: Path, samples: Samples, found: dict, reason: st
 
 
 def _first_different(model: Any, folder: Path, samples: Samples) -> Any | None:
-    """The first layer whose last call puts out something else."""
     inputs = [array[:8] for array in samples.inputs]
     tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
     (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in model.layers])
@@ -209,7 +206,6 @@ def _first_different(model: Any, folder: Path, samples: Samples) -> Any | None:
 
 
 def _described(layer: Any) -> str:
-    """Class, options that are not its defaults, and whether what goes in is masked."""
     config, defaults = layer.get_config(), inspect.signature(type(layer).__init__).parameters
     words = [type(layer).__name__]
     for key in sorted(defaults.keys() & config.keys() - {"name", "dtype", "trainable"}):

@@ -72,16 +72,13 @@ def model_json(folder: Path) -> dict[str, Any]:
 
 def _weights(layer: Any, scope: str) -> Iterator[tuple[str, Any]]:
     """The weights of a layer, or of the layers in it, under the names TensorFlow.js gives them."""
-    if type(layer).__name__ == "TimeDistributed":
-        layer = layer.layer
-    layer = lowered(layer)
+    layer = lowered(layer.layer if type(layer).__name__ == "TimeDistributed" else layer)
     cells = getattr(getattr(layer, "cell", None), "cells", ())
     inner = [(one, f"{scope}/RNNCell_{index}") for index, one in enumerate(cells)]
     if is_model(layer):
         inner = [(one, one.name) for one in layer.layers]
     elif type(layer).__name__ == "Bidirectional":
-        ways = (layer.forward_layer, layer.backward_layer)
-        inner = [(one, f"{scope}/{one.name}") for one in ways]
+        inner = [(x, f"{scope}/{x.name}") for x in (layer.forward_layer, layer.backward_layer)]
     for part in inner:
         yield from _weights(*part)
     for weight in () if inner else layer.weights:
@@ -111,7 +108,6 @@ def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[
             if getattr(part, "return_sequences", False):
                 part.unroll = None not in first_input(layer).shape[1:]
     module = tf.Module()
-    module.serve = serve
     module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     with tempfile.TemporaryDirectory() as saved:
         tf.saved_model.save(module, saved, signatures=serve)

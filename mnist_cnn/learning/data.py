@@ -121,7 +121,7 @@ def _read_folder(folder: Path, split: str) -> list[np.ndarray]:
     for name in names:
         if name not in files:
             raise UserError(
-                f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder has 4 files."
+                f"dataset={folder}: {name} (or {name}.gz) is missing; 4 files are needed."
             )
     return [_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items()]
 
@@ -192,11 +192,11 @@ def _cached(dataset: str) -> Path:
 
 
 def _damaged(folder: Path, dataset: str) -> bool:
-    files = {folder / name: digest for name, digest in FILES[dataset].items()}
-    return not all(
-        path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == digest
-        for path, digest in files.items()
-    )
+    for name, digest in FILES[dataset].items():
+        path = folder / name
+        if not path.is_file() or hashlib.md5(path.read_bytes()).hexdigest() != digest:
+            return True
+    return False
 
 
 def _from_web(folder: str) -> Files:
