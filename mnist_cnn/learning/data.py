@@ -121,7 +121,7 @@ def _read_folder(folder: Path, split: str) -> list[np.ndarray]:
     for name in names:
         if name not in files:
             raise UserError(
-                f"dataset={folder}: {name} (or {name}.gz) is missing; 4 files are needed."
+                f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder has 4 files."
             )
     return [_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items()]
 
