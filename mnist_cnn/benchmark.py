@@ -112,8 +112,6 @@ def _report(rows: pd.DataFrame) -> None:
     table = as_table(rows)
     mlflow.log_text(table, "results.md")
     mlflow.log_figure(plots.accuracy_against_time(rows), "results.png")
-    if rows[["images", "threads"]].nunique().max() > 1:
-        mlflow.log_figure(plots.scaling(rows), "scaling.png")
     means = rows.groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
     for name, values in means.iterrows():
         prefix = re.sub(r"[^a-z0-9.]", "_", str(name))

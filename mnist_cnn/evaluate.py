@@ -102,11 +102,8 @@ def measure(
     tell(", attacks")
     found |= robust | behaviour | robustness.attacks(network, parts[2])
     tell(".\n")
-    tables = {
-        "robustness": table,
-        "per_class": metrics.per_class(test.y, predictions),
-        "slices": robustness.slices(test, correct),
-    }
+    classes, slices = metrics.per_class(test.y, predictions), robustness.slices(test, correct)
+    tables = {"robustness": table, "per_class": classes, "slices": slices}
     return found, tables, answers[1]
 
 

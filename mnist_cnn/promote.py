@@ -5,12 +5,12 @@ The rule, on the validation images. A candidate becomes champion if
 1. its accuracy is at least FLOOR, and if converted, TensorFlow.js answers as Keras does;
 2. there is no champion, or an exact one-sided McNemar test on the same images says, at LEVEL, that
    the candidate is better: equal is not better, so a worse model never replaces a better one;
-3. no corruption and no slice of the images costs it more than MARGIN of accuracy; a loss counts if
-   the same test says at LEVEL that the champion is better there, for a hundred images differ by
-   more than MARGIN by chance.
+3. no corruption and no slice of the images costs it more than MARGIN of accuracy, where the same
+   test says at LEVEL that the champion is better: a hundred images differ by that much by chance.
 """
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -21,7 +21,7 @@ from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, cache_folder
 from mnist_cnn.learning.model import predict
 from mnist_cnn.tracking import failures, registry, runs
-from mnist_cnn.tracking.registry import NAME, ModelRef
+from mnist_cnn.tracking.registry import CHAMPION, NAME, ModelRef
 
 FLOOR = 0.5
 LEVEL = 0.05
@@ -30,13 +30,7 @@ AGREEMENT = 0.999  # share of the answers that TensorFlow.js gives as Keras does
 CORRUPTED = 2000  # validation images, the first, under each corruption
 # The head of the table in the registered model's description, and what stands above it.
 SINCE = "| since (UTC) | version | by |\n| --- | --- | --- |\n"
-ABOUT = """Reads one handwritten digit: 28 x 28 grey pixels in [0, 1], white on black, centred as
-MNIST's makers did, to ten probabilities. Alias `champion`: the version to use; `candidate`: the
-newest trained. A candidate becomes champion if it is proven better on the validation images.
-
-## Champions
-
-"""
+ABOUT = Path(metrics.__file__).with_name("registered_model.md").read_text(encoding="utf-8")
 
 
 def promote(version: int) -> None:
@@ -125,22 +119,18 @@ def _largest_loss(models: list, correct: list[np.ndarray], images: Split) -> tup
 
 
 def _conclude(ref: ModelRef, verdict: str, by: str) -> None:
-    """Keep the verdict; if it was made champion `by` something, move the alias and say so.
-
-    That is a row in the table of the registered model's description.
-    """
+    """Keep the verdict; if `by` made it champion, move the alias, and add a row to the table."""
     line = verdict.replace("\n", " ")
     mlflow.set_tag("verdict", line)
     registry.tag(ref, verdict=line)
     if not by:
         return
     client = mlflow.MlflowClient()
-    alias = (NAME, registry.CHAMPION, ref.version)
-    failures.retry_on_conflict(client.set_registered_model_alias, *alias)
+    failures.retry_on_conflict(client.set_registered_model_alias, NAME, CHAMPION, ref.version)
     text = client.get_registered_model(NAME).description or ""
     about, _, table = text.partition(SINCE)
     if not table:
-        about = f"{about}\n\n{ABOUT}".lstrip()
+        about = f"{about}\n\n{ABOUT}\n".lstrip()
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     rows = [*table.splitlines(), f"| {now}&nbsp; | {ref.version} | {by} |"][-50:]
     client.update_registered_model(NAME, about + SINCE + "\n".join(rows) + "\n")

@@ -59,12 +59,11 @@ def test_table_has_mean_sd_and_share_of_time():
     assert "| 10.0 | 1/10.0 |" in second
 
 
-def test_scaling_over_images_and_threads(store, small):
+def test_images_and_threads_are_varied(store, small):
     command = ["benchmark", "--recipes", SMALL.split(",")[0], "--seeds", "1", "--dataset", small]
     command += ["--images", "200,0", "--threads", "1,2"]
     assert cli.run([str(word) for word in command]) == 0
     run = last_run("benchmark")
-    assert "scaling.png" in artifacts(run)
     table = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/results.md")
     assert "200 images, 1 threads" in table
     assert "1,100 images, 2 threads" in table

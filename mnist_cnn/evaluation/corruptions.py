@@ -1,9 +1,8 @@
 """Corrupted digits, seeded: the fifteen kinds of MNIST-C at five strengths, and five of our own.
 
-MNIST-C (Mu and Gilmer 2019, arXiv 1906.02337; code google-research/mnist-c) corrupts one image at a
-time; here each kind takes float64 images (n, 28, 28) in [0, 1] together, its level at a strength
-from 1 to 5, and a random generator. The numbers are the published ones; where MNIST-C has only one
-strength (stripe, dotted line, zigzag, canny edges) the others are ours.
+MNIST-C (Mu and Gilmer 2019, arXiv 1906.02337) corrupts one image at a time; here each kind takes
+float64 images (n, 28, 28) in [0, 1], its level at a strength, and a random generator. The numbers
+are the published ones, but stripe, dotted line, zigzag and canny edges have only one there.
 """
 
 from collections.abc import Callable, Sequence

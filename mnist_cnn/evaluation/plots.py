@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 
 def _axes(title: str, width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes in a row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
@@ -113,18 +112,4 @@ def accuracy_against_time(rows: pd.DataFrame) -> Figure:
     axis.set(xscale="log", xlabel="seconds of fit", ylabel="test accuracy, %")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
-    return figure
-
-
-def scaling(rows: pd.DataFrame) -> Figure:
-    """Mean and sd of time and accuracy against training images, and of time against threads."""
-    figure, axes = _axes("mean ± sd over seeds", 13, 4, columns=3)
-    time, errors = "seconds of fit", "test errors, %"
-    rows = rows.assign(**{time: rows.train_seconds, errors: 100 * (1 - rows.test_accuracy)})
-    panels = (("images", time), ("images", errors), ("threads", time))
-    for axis, (x, y) in zip(axes, panels, strict=True):
-        other = "threads" if x == "images" else "images"  # which stays at its most
-        at = rows[rows[other] == rows[other].max()].groupby(["recipe", x], sort=False)[y]
-        mean, sd = (values.unstack("recipe") for values in (at.mean(), at.std().fillna(0)))
-        mean.plot(ax=axis, yerr=sd, fmt="o-", capsize=3, grid=True, ylabel=y, ylim=(0, None))
     return figure

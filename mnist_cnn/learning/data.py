@@ -92,7 +92,6 @@ def cache_folder() -> Path:
 
 
 def _read(dataset: str, split: str) -> Split:
-    """Raises UserError that says what is wrong with the data."""
     path = _cached(dataset) if dataset in FILES else Path(dataset)
     images, labels = (_read_folder if path.is_dir() else _read_npz)(path, split)
 
@@ -192,22 +191,22 @@ def _cached(dataset: str) -> Path:
 
 
 def _damaged(folder: Path, dataset: str) -> bool:
-    for name, digest in FILES[dataset].items():
-        path = folder / name
-        if not path.is_file() or hashlib.md5(path.read_bytes()).hexdigest() != digest:
-            return True
-    return False
+    files = {folder / name: digest for name, digest in FILES[dataset].items()}
+    found = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    return found != files
 
 
 def _from_web(folder: str) -> Files:
     for name in FILES["fashion_mnist"]:
-        with urlopen(folder + name) as file:
+        with urlopen(folder + name, timeout=60) as file:
             yield name, file.read(LARGEST)
 
 
 def _from_keras() -> Files:
     """MNIST as Keras offers it: one archive, written out as the IDX files it was made from."""
-    with urlopen(KERAS + "mnist.npz") as file, np.load(io.BytesIO(file.read(LARGEST))) as archive:
+    with urlopen(KERAS + "mnist.npz", timeout=60) as file:
+        content = io.BytesIO(file.read(LARGEST))
+    with np.load(content) as archive:
         for split, names in NPZ.items():
             for (kind, magic), name in zip(IDX.items(), names, strict=True):
                 array = archive[name]

@@ -70,10 +70,9 @@ def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()
 class _Learner(keras.Model):
     """A network while it learns: a step is told places, and takes its images from memory.
 
-    The images stay bytes, and there is no work per image. Every random choice is a function of
-    (seed, epoch or step) alone. `sample_losses` float32 (images,): of each image the mean of the
-    value before and the loss when it was last learnt from. Drawings, labelled -1 where they are no
-    digit, stand behind the images of the dataset; an epoch takes a part of both.
+    Every random choice is a function of (seed, epoch or step) alone. `sample_losses` float32
+    (images,): of each image the mean of the value before and the loss when it was last learnt from.
+    Drawings, labelled -1 for no digit, stand behind the images; an epoch takes a part of both.
     """
 
     def __init__(self, network: keras.Model, recipe: Recipe, seed: int, *parts: Split) -> None:

@@ -1,7 +1,6 @@
 """Worker processes on one machine: they share its cores and end with the process that starts them.
 
-New interpreters, for TensorFlow does not survive a fork, with TensorFlow's own variables for its
-threads, for only Linux can bind a process to cores.
+New interpreters, for TensorFlow survives no fork; its own variables set their numbers of threads.
 """
 
 import multiprocessing
