@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,28 +16,17 @@ from mnist_cnn.browser import drawings as recordings
 from mnist_cnn.browser import keras2, node, output_folder, proof, tfjs
 from mnist_cnn.evaluation import certainty
 from mnist_cnn.learning.adapter import CLEARLY, Adapter, fits, fitted
-from mnist_cnn.learning.backend import tf
 from mnist_cnn.learning.data import load_test, load_training
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, reason
 from mnist_cnn.tracking import registry
 from mnist_cnn.tracking.runs import describe_run, name_run, tracked
 
-DIFFERENCE = 0.01  # standard deviations of the answers that quantize=auto may move them by
 
-
-def convert(
-    model: str | None,
-    output: str,
-    quantize: str,
-    max_accuracy_loss: float,
-    inputs: str | None = None,
-    drawings: str | None = None,
-    **options: Any,
-) -> None:
-    """Convert `model`, prove it and put the files into `output`; `options`: those of tfjs.write."""
-    paths = {"model": model, "output": output, "inputs": inputs, "drawings": drawings}
-    limits = {"quantize": quantize, "max_accuracy_loss": max_accuracy_loss}
-    with tracked("convert", **options, **paths, **limits):
+def convert(model: str | None, output: str, quantize: str, **options: Any) -> None:
+    """Convert `model`, prove it and put the files into `output`; `options`: as on command line."""
+    with tracked("convert", model=model, output=output, quantize=quantize, **options):
+        others = ("drawings", "inputs", "max_accuracy_loss")
+        drawings, inputs, most = (options.pop(name, None) for name in others)
         started = time.perf_counter()
         output_folder.check(output)
         recorded = recordings.read(drawings)
@@ -49,8 +39,8 @@ def convert(
         network, reduced = keras2.ready(registry.load(source))
         samples = _samples(network, source, inputs)
         with tempfile.TemporaryDirectory(prefix="mnist_cnn-") as scratch:
-            tried = _try(network, samples, Path(scratch), quantize, options)
-            best = _choose(tried, quantize, max_accuracy_loss)
+            tried = _try(samples, Path(scratch), quantize, options)
+            best = _choose(tried, quantize, most)
             folder = Path(scratch, best)
             figures: dict[Any, float] = tried.loc[best].filter(like="tfjs_").to_dict()
             mlflow.log_artifacts(str(folder), "tfjs")
@@ -67,7 +57,7 @@ def convert(
             told += f"\nDraw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve"
         describe_run(told.replace("\n", "\n\n"))
     print(tried.rename(columns=lambda name: name.removeprefix("tfjs_")).to_string())
-    print(("It was compared in float32, not in its lower precision.\n" if reduced else "") + told)
+    print(("It was compared in float32, not in its own precision.\n" if reduced else "") + told)
 
 
 def _samples(network: Any, source: registry.ModelRef, inputs: str | None) -> proof.Samples:
@@ -82,41 +72,44 @@ def _samples(network: Any, source: registry.ModelRef, inputs: str | None) -> pro
             images = [adapter.inputs(np.concatenate([validation.x, test.x]))]
             labels = np.concatenate([validation.y, test.y])
             expected = proof.answers(network, images, 500)
-            return proof.Samples(images, expected, labels, len(validation), adapter)
+            return proof.Samples(network, images, expected, labels, len(validation), adapter)
         print(f"It reads {adapter.accuracy:.0%} of some MNIST images: taken for another task.")
     return proof.drawn(network)
 
 
-def _try(
-    network: Any, samples: proof.Samples, scratch: Path, quantize: str, options: dict[str, Any]
-) -> pd.DataFrame:
-    """Figures of the files of each width, which are written to its folder; a row a width."""
+def _try(samples: proof.Samples, into: Path, quantize: str, how: dict, final: bool = False) -> Any:
+    """Figures of the files of each width, a row each. UserError says if the other format works."""
     widths = tfjs.QUANTIZE if quantize == "auto" else (quantize,)
+    folders = [into / width for width in widths]
     try:
-        for width in widths:
-            tfjs.write(network, scratch / width, width, **options)
-    except tf.errors.ResourceExhaustedError:  # of TensorFlow's own file layer
-        raise UserError(f"{scratch} cannot be used: No space left on device.") from None
-    found = tfjs.answers([(scratch / width, samples.inputs) for width in widths])
-    rows = [
-        proof.judge(network, scratch / width, samples, answers, width == "none")
-        for width, answers in zip(widths, found, strict=True)
-    ]
-    return pd.DataFrame(rows, index=list(widths))
+        for folder in folders:
+            tfjs.write(samples.model, folder, folder.name, **how)
+        found = tfjs.answers([(folder, samples.inputs) for folder in folders])
+        pairs = zip(folders, found, strict=True)
+        rows = [proof.judge(folder, samples, one, folder.name == "none") for folder, one in pairs]
+        return pd.DataFrame(rows, index=list(widths))
+    except Exception as error:  # whatever Keras, TensorFlow and the converter raise
+        if final or isinstance(error, OSError):  # the disk
+            raise
+        other = tfjs.FORMATS[how.get("output_format") != tfjs.FORMATS[1]]
+        works = "does not work either"
+        with suppress(Exception):
+            _try(samples, into / other, "none", how | {"output_format": other}, final=True)
+            works = "works"
+        raise UserError(f"{reason(error)}; output_format={other} {works}.") from None
 
 
-def _choose(tried: pd.DataFrame, quantize: str, max_accuracy_loss: float) -> str:
+def _choose(tried: pd.DataFrame, quantize: str, most: float) -> str:
     """The width to keep: for `auto` the smallest files that lose nothing."""
     if quantize == "auto":
-        labelled = "tfjs_test_accuracy" in tried
-        harmless = tried[(tried.lost <= 0) & (labelled | (tried.relative_difference <= DIFFERENCE))]
+        # Without labels the answers may move by a hundredth of their standard deviation.
+        close = ("tfjs_test_accuracy" in tried) | (tried.relative_difference <= 0.01)
+        harmless = tried[(tried.lost <= 0) & close]
         return str(harmless.tfjs_gzip_bytes.idxmin()) if len(harmless) else "none"
     lost = tried.lost[quantize]
-    if quantize != "none" and lost > max_accuracy_loss:
-        raise UserError(
-            f"quantize={quantize} loses {lost:.4f} of accuracy on the validation images (without "
-            f"labels: of the decisions), more than max_accuracy_loss={max_accuracy_loss:g}."
-        )
+    if quantize != "none" and lost > most:
+        what = f"quantize={quantize} loses {lost:.4f} of accuracy on the validation images (without"
+        raise UserError(f"{what} labels: of the decisions), more than max_accuracy_loss={most:g}.")
     return quantize
 
 

@@ -3,6 +3,7 @@
 Nothing here imports MLflow or TensorFlow, so that `--help` and a refusal take no time.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,15 @@ class UserError(Exception):
 
 class WrongParameter(UserError):
     """A parameter whose name or value is refused before anything is imported or written."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error of a library says, in a line; Keras puts its cause in bold letters."""
+    text = str(error).strip() or type(error).__name__
+    if not isinstance(error, UserError):
+        found = re.search(r"\w+Error: .*|assertion failed.*|(?<=\x1b\[1m).*(?=\x1b)", text)
+        text = (found[0] if found else text).splitlines()[0][:200]
+    return text.rstrip(".: ")
 
 
 class ValueType(click.ParamType):

@@ -81,11 +81,18 @@ def test_a_layer_that_tensorflow_js_lacks_is_one_sentence(champion, store, capsy
     stack = [keras.layers.Input((4, 4, 4)), keras.layers.GroupNormalization(2, name="odd")]
     keras.Sequential(stack).save(store / "odd.keras")
     assert cli.run(["convert", "--model", "odd.keras", "--output", "odd"]) == 1
-    assert (
-        "layer 'odd' (GroupNormalization, groups=2) is not the same in TensorFlow.js"
-        in capsys.readouterr().err
-    )
+    err = capsys.readouterr().err
+    assert "layer 'odd' (GroupNormalization, groups=2) is not the same in TensorFlow.js" in err
+    assert err.endswith("; output_format=tfjs_graph_model works.\n")
     assert not (store / "odd").exists()
+
+    stack[1] = keras.layers.Conv2D(4, 2, groups=2, name="odd")
+    keras.Sequential(stack).save(store / "odd.keras")
+    for form, other in (tfjs.FORMATS, tfjs.FORMATS[::-1]):
+        assert cli.run(["convert", "--model", "odd.keras", "--output_format", form]) == 1
+        err = capsys.readouterr().err
+        assert "layer 'odd' (Conv2D, filters=4, groups=2, kernel_size=(2, 2))" in err
+        assert err.endswith(f"; output_format={other} does not work either.\n")
 
 
 def test_other_peoples_folders_and_files_are_not_touched(champion, store, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mnist_cnn.browser import proof, tfjs
+from mnist_cnn.learning.backend import legacy_keras
 from mnist_cnn.parameters import UserError
 from tests import layers
 from tests.layers import FORMATS, GRAPH, TABLE, L, keras, stack
@@ -14,7 +15,8 @@ from tests.layers import FORMATS, GRAPH, TABLE, L, keras, stack
 AS_GRAPH = [
     *("Conv2DTranspose, output_padding", "Conv3DTranspose", "Conv2D in groups", "Subtract"),
     *("GRU", "LSTM, return_sequences", "Embedding, integers, LSTM behind a mask", "RandomFlip"),
-    *("outputs by name", "GroupNormalization", "MultiHeadAttention", "Resizing"),
+    *("outputs by name", "GroupNormalization", "MultiHeadAttention", "Resizing", "Dense, tanh"),
+    *("gelu, hard_silu", "Dense, softsign", "LSTM, stateful", "large weights"),
 ]
 
 
@@ -40,7 +42,6 @@ def test_layer_is_proven_or_refused_by_name(said, name):
     check(said[name], TABLE[name][1])
     if said[name]:
         assert "layer '" in said[name]
-        assert GRAPH in said[name]
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(AS_GRAPH))
@@ -53,6 +54,25 @@ def test_all_rows_as_graphs():
     said = layers.converted(TABLE, FORMATS[1])
     for name, row in TABLE.items():
         check(said[name], row[2])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_layers_of_keras_2_that_are_its_own(form):
+    old = legacy_keras()
+    own = [old.layers.Resizing(5, 6), old.layers.LayerNormalization(), old.layers.RandomWidth(0.1)]
+    model = old.Sequential([old.Input((8, 8, 3)), *own, old.layers.Dense(2, "tanh")])
+    assert layers.converted(["it"], form, {"it": [lambda: model]})["it"] == ""
+
+
+def test_a_large_weight_is_a_constant_in_a_file_of_a_graph(tmp_path):
+    model = stack(L.Dense(300), L.Dense(2), shape=(300,))
+    tfjs.write(model, tmp_path, output_format=GRAPH)
+    content = json.loads((tmp_path / "model.json").read_text())
+    nodes = {node["name"]: node["op"] for node in content["modelTopology"]["node"]}
+    assert nodes["weight_0"] == "Const"
+    assert "weight_1" not in nodes
+    assert list(content["signature"]["inputs"]) == [model.inputs[0]._keras_history[0].name]
+    assert model.layers[0].kernel in model.weights, "the layer has its variable again"
 
 
 def test_options_of_the_writer(tmp_path):

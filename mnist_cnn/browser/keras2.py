@@ -1,12 +1,13 @@
 """A Keras model as TensorFlow.js 4.22 reads it: float32, its names, the topology of Keras 2.
 
 What TensorFlow.js has but fails at or does otherwise (Resizing, CenterCrop, CategoryEncoding,
-interpolated UpSampling2D, keepdims) is written as other layers; what it lacks the proof names.
+interpolated UpSampling2D) is written as other layers; what it lacks the proof names.
 """
 
+import inspect
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from mnist_cnn.parameters import UserError
 REDUCED = re.compile(r'"(mixed_float16|mixed_bfloat16|float16|bfloat16|float64)"')
 TRAINING = ("_initializer", "_regularizer", "_constraint")  # ends of keys that an answer needs not
 RENAMED = {"batch_shape": "batch_input_shape", "LeakyReLU.negative_slope": "alpha"}  # in Keras 2
+VALUES = {f"dtype {u}int{bits}": "int32" for u in ("", "u") for bits in (8, 16, 32, 64)}
+VALUES |= dict.fromkeys(("activation silu", "recurrent_activation silu"), "swish")
 L = keras.layers
+IDENTITY = re.compile("Random(?!Crop)|SpatialDropout[23]D|Identity|ActivityReg")  # in inference
 Stack = tuple[list[Any], list[np.ndarray]]  # layers and all their weights
 
 
@@ -32,7 +36,7 @@ def ready(model: Any) -> tuple[Any, bool]:
     before = model.to_json()
     for layer in (model, *every(model)):
         name = re.sub(r"[^A-Za-z0-9_.\-/]", "_", layer.name)  # what TensorFlow allows
-        name = name if re.match(r"[A-Za-z0-9.]", name) else f"layer{name}"
+        name = re.sub(r"^(?![A-Za-z0-9.])", "layer", name)
         while name in names:
             name += "_"
         names.add(name)
@@ -45,17 +49,11 @@ def ready(model: Any) -> tuple[Any, bool]:
     return model, bool(reduced)
 
 
-def is_model(layer: Any) -> bool:
-    """Whether a layer is itself a model of layers."""
-    return isinstance(getattr(layer, "layers", None), list)
-
-
 def every(model: Any) -> Iterator[Any]:
     """The layers of a model, each nested model with its own after it."""
     for layer in model.layers:
         yield layer
-        if is_model(layer):
-            yield from every(layer)
+        yield from every(layer) if hasattr(layer, "layers") else ()
 
 
 def first_input(layer: Any) -> Any:
@@ -63,9 +61,25 @@ def first_input(layer: Any) -> Any:
     return tf.nest.flatten(layer._inbound_nodes[-1].input_tensors)[0]
 
 
+def described(layer: Any) -> str:
+    """A layer by its name, its class and its options that are not the usual ones."""
+    config, defaults = layer.get_config(), inspect.signature(type(layer).__init__).parameters
+    words = [type(layer).__name__]
+    for key in sorted(defaults.keys() & config.keys() - {"name", "dtype", "trainable"}):
+        value = getattr(config[key], "tolist", lambda key=key: config[key])()  # NumPy's in Keras 2
+        plain = isinstance(value, bool | int | float | str | list | tuple)
+        if plain and value not in ("linear", "channels_last", defaults[key].default):
+            words.append(f"{key}={value!r}")
+    if getattr(first_input(layer), "_keras_mask", None) is not None:
+        words.append("behind a mask")
+    return f"layer {layer.name!r} ({', '.join(words)})"
+
+
 def lowered(layer: Any) -> Any:
     """A layer, or for one of those above that has an equal, that: a Sequential of Keras 3."""
-    found = LOWERED.get(type(layer).__name__, lambda layer: None)(layer)
+    kind = type(layer).__name__
+    found = LOWERED.get(kind, lambda layer: None)(layer)
+    found = ([L.Activation("linear")], []) if IDENTITY.match(kind) else found
     if found is None:
         return layer
     stack, weights = found
@@ -79,14 +93,14 @@ def lowered(layer: Any) -> Any:
 
 def _resizing(layer: Any) -> Stack | None:
     """One matrix for the rows and one for the columns, found by what the layer does to images."""
-    _, height, width, channels = first_input(layer).shape
-    nearest = type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
-    if nearest or layer.data_format != "channels_last" or None in (height, width):
+    _, height, width, _ = first_input(layer).shape
+    native = type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
+    native |= getattr(layer, "data_format", None) == "channels_first"
+    if native or None in (height, width):
         return None
-    lines = np.repeat(np.eye(height, dtype=np.float32)[..., None, None], width, axis=2)
-    rows = np.asarray(layer(np.repeat(lines, channels, axis=3)))[:, :, 0, 0]
-    lines = np.repeat(np.eye(width, dtype=np.float32)[:, None, :, None], height, axis=1)
-    columns = np.asarray(layer(np.repeat(lines, channels, axis=3)))[:, 0, :, 0]
+    lines = [np.eye(side, dtype=np.float32)[..., None, None] for side in (height, width)]
+    rows = np.asarray(layer(np.repeat(lines[0], width, axis=2)))[:, :, 0, 0]
+    columns = np.asarray(layer(np.repeat(lines[1].swapaxes(1, 2), height, axis=1)))[:, 0, :, 0]
     dense = [L.Dense(matrix.shape[1], use_bias=False) for matrix in (rows, columns)]
     turns = [L.Permute(order) for order in ((3, 2, 1), (1, 3, 2), (2, 3, 1))]
     return [turns[0], dense[0], turns[1], dense[1], turns[2]], [rows, columns]
@@ -105,17 +119,8 @@ def _category_encoding(layer: Any) -> Stack | None:
     return [L.Embedding(count, count), *joined], [np.eye(count, dtype=np.float32)]
 
 
-def _pooling(layer: Any) -> Stack | None:
-    pooled = getattr(L, type(layer).__name__)(data_format=layer.data_format)
-    shape = tuple(layer.compute_output_shape(first_input(layer).shape))[1:]
-    return ([pooled, L.Reshape(shape)], []) if layer.keepdims else None
-
-
-LOWERED: dict[str, Callable[[Any], Stack | None]] = {
-    **dict.fromkeys(("Resizing", "CenterCrop", "UpSampling2D"), _resizing),
-    "CategoryEncoding": _category_encoding,
-    **dict.fromkeys(("GlobalAveragePooling2D", "GlobalMaxPooling2D"), _pooling),
-}
+LOWERED = dict.fromkeys(("Resizing", "CenterCrop", "UpSampling2D"), _resizing)
+LOWERED["CategoryEncoding"] = _category_encoding
 
 
 def topology(model: Any) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def topology(model: Any) -> dict[str, Any]:
     pairs = [(layer, lowered(layer)) for layer in every(model)]
     # The own graph of a nested model is its call 0 in Keras 2; Keras 3 does not count it.
     keras_3 = isinstance(model, keras.Model)
-    shifted = {one.name for one, two in pairs if one is not two or (keras_3 and is_model(one))}
+    shifted = {a.name for a, b in pairs if a is not b or (keras_3 and hasattr(a, "layers"))}
     lower: dict[str, dict] = {}
 
     def rewritten(layer: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def topology(model: Any) -> dict[str, Any]:
             inner["name"] = inner["name"].removeprefix("forward_")
             config.pop("backward_layer", None)
         config = {
-            RENAMED.get(k, RENAMED.get(f"{kind}.{k}", k)): "swish" if v == "silu" else v
+            RENAMED.get(k, RENAMED.get(f"{kind}.{k}", k)): VALUES.get(f"{k} {v}", v)
             for k, v in config.items()
             if not k.endswith(TRAINING) and not (k == "dtype" and isinstance(v, dict))
         }
@@ -149,19 +154,15 @@ def topology(model: Any) -> dict[str, Any]:
             found |= {"name": layer["name"], "inbound_nodes": calls}
         return found
 
-    lower |= {
-        a.name: json.loads(b.to_json(), object_hook=rewritten) for a, b in pairs if a is not b
-    }
+    texts = {a.name: b.to_json() for a, b in pairs if a is not b}
+    lower |= {name: json.loads(text, object_hook=rewritten) for name, text in texts.items()}
     return json.loads(model.to_json(), object_hook=rewritten)
 
 
 def _tensors(value: Any, shifted: Collection[str]) -> Iterator[list]:
     """The tensors [layer, call, index] in any structure, in the order in which Keras flattens."""
     value = [value[name] for name in sorted(value)] if isinstance(value, dict) else value
-    if not isinstance(value, list):
-        return
-    if len(value) > 2 and isinstance(value[0], str) and isinstance(value[1], int):
+    if isinstance(value, list) and list(map(type, value[:2])) == [str, int]:
         yield [value[0], value[1] + (value[0] in shifted), value[2]]
-    else:
-        for item in value:
-            yield from _tensors(item, shifted)
+    for item in value if isinstance(value, list) else ():
+        yield from _tensors(item, shifted)

@@ -113,10 +113,8 @@ def _own_files(folder: Path) -> dict[str, str]:
         own = name in known and path.is_file() and not link
         found[name] = digest(path.read_bytes()) if own else ""
         if not own or (known[name] and found[name] not in known[name]):
-            raise UserError(
-                f"output={folder} is a folder with other files in it: {name} is not convert's, or "
-                "was changed; allowed is a new or empty folder, or one with what convert wrote."
-            )
+            told = f"output={folder} is a folder with other files in it: {name} is not convert's or"
+            raise UserError(f"{told} was changed; allowed is a new or empty folder, or convert's.")
     return found
 
 

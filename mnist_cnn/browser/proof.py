@@ -1,7 +1,6 @@
 """The proof that TensorFlow.js answers as Keras does: the inputs, the comparison, the culprit."""
 
 import gzip
-import inspect
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mnist_cnn.browser import tfjs
-from mnist_cnn.browser.keras2 import every, first_input, is_model
+from mnist_cnn.browser.keras2 import described, every
 from mnist_cnn.learning.adapter import Adapter
 from mnist_cnn.learning.backend import library, tf
 from mnist_cnn.learning.untrusted import check_zip
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, reason
 
 COUNT, VALUES = 100, 5_000_000  # examples drawn, and numbers in all of them at most
 OPEN = 96  # for a side that the model leaves open: backbones take 75 or more, halved five times
@@ -25,11 +24,12 @@ ROUNDING = (2e-4, 1e-5)  # shares of the answers' standard deviation and of the 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs (n, ...), what Keras answers, and labels (n,) and adapter of a model of digits.
+    """Inputs (n, ...) of a model, what it answers; labels (n,) and adapter of a model of digits.
 
     The first `validation` examples decide, the rest (test images) are for the report.
     """
 
+    model: Any
     inputs: list[np.ndarray]
     expected: list[np.ndarray]
     labels: np.ndarray | None = None
@@ -63,10 +63,9 @@ def drawn(model: Any) -> Samples:
             raise UserError(f"layer {first[0].name!r} takes strings; TensorFlow.js takes numbers.")
         inputs.append(_values(rng, (count, *shape), first, kind))
     try:
-        return Samples(inputs, answers(model, inputs, count))
+        return Samples(model, inputs, answers(model, inputs, count))
     except Exception as error:  # of whatever Keras raises at inputs that the model does not take
-        (told, *_) = re.findall(r"\w+Error: .*|assertion failed.*", str(error)) or [str(error)]
-        told = f"Keras does not answer random inputs ({told[:200]}); give inputs=samples.npz."
+        told = f"Keras does not answer random inputs ({reason(error)}); give inputs=samples.npz."
         raise UserError(told) from None
 
 
@@ -93,7 +92,7 @@ def _first_layers(model: Any, tensor: Any) -> Iterator[Any]:
     for layer in model.layers:
         for node in layer._inbound_nodes:
             for position, one in enumerate(tf.nest.flatten(node.input_tensors)):
-                if one is tensor and is_model(layer):
+                if one is tensor and hasattr(layer, "layers"):
                     yield from _first_layers(layer, layer.inputs[position])
                 elif one is tensor:
                     yield layer
@@ -108,11 +107,10 @@ def given(model: Any, path: str) -> Samples:
             keys = shapes if set(shapes) <= set(archive.files) else archive.files
             pairs = zip(keys, model.inputs, strict=True)
             inputs = [archive[k].astype(tf.as_dtype(t.dtype).as_numpy_dtype) for k, t in pairs]
-        return Samples(inputs, answers(model, inputs))
+        return Samples(model, inputs, answers(model, inputs))
     except Exception as error:  # whatever zipfile, NumPy and Keras raise at a file from elsewhere
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         told = f"inputs={path} does not fit the model, which takes an array for each of {shapes}"
-        raise UserError(f"{told}: {reason}") from None
+        raise UserError(f"{told}: {reason(error)}.") from None
 
 
 def compare(
@@ -134,8 +132,8 @@ def compare(
         rounding = ROUNDING[0] * spread + ROUNDING[1] * float(np.abs(one).max())
         deviations = largest / (spread or 1)
         if exactly and largest > rounding:
-            how_much = f"{largest:.2g}, {deviations:.2g} standard deviations"
-            raise UserError(f"its answers differ by up to {how_much}")
+            spreads = f"{deviations:.2g} standard deviations"
+            raise UserError(f"its answers differ by up to {largest:.2g}, {spreads}")
         difference, relative = max(difference, largest), max(relative, deviations)
         probabilities = one.min() >= 0 and one.max() <= 1
         if probabilities and one.shape[-1] > 1 and np.allclose(one.sum(-1), 1, atol=1e-3):
@@ -149,9 +147,7 @@ def compare(
     return difference, relative, same
 
 
-def judge(
-    model: Any, folder: Path, samples: Samples, found: dict[str, Any], exactly: bool
-) -> dict[str, float]:
+def judge(folder: Path, samples: Samples, found: dict[str, Any], exactly: bool) -> dict[str, float]:
     """Figures of the files in `folder`, of which TensorFlow.js answered `found`.
 
     `lost` is the accuracy lost on the validation examples or, without labels, the share of changed
@@ -159,10 +155,14 @@ def judge(
     """
     try:
         if "error" in found:
-            raise UserError(re.split(r"\n|\. This may be", found["error"].strip())[0][:200])
+            raise UserError(re.split(r"\n|: \{|\. (?=[A-Z])|\.$", found["error"])[0][:200])
         difference, relative, same = compare(samples.expected, found["outputs"], exactly)
     except UserError as error:
-        raise UserError(_refusal(model, folder, samples, found, str(error).rstrip("."))) from None
+        names = found.get("layers", [])
+        known = [one for name in names for one in every(samples.model) if one.name == name]
+        known += () if names else _first_different(folder, samples)
+        what = described(known[0]) if known else f"layer {names[0]!r}" if names else "the model"
+        raise UserError(f"{what} is not the same in TensorFlow.js: {error}") from None
     decide, rest = slice(samples.validation), slice(samples.validation, None)
     contents = [path.read_bytes() for path in folder.iterdir()]
     figures = {
@@ -182,36 +182,14 @@ def judge(
     return figures
 
 
-def _refusal(model: Any, folder: Path, samples: Samples, found: dict, reason: str) -> str:
-    if tfjs.model_json(folder)["format"] == "graph-model":
-        return f"TensorFlow.js does not answer as Keras does: {reason}."
-    known = [one for name in found.get("layers", ()) for one in every(model) if one.name == name]
-    layer = known[0] if known else _first_different(model, folder, samples)
-    what = f"layer {layer.name!r} ({_described(layer)})" if layer else "the model"
-    way_out = "try output_format=tfjs_graph_model, which is proven likewise."
-    return f"{what} is not the same in TensorFlow.js: {reason}; {way_out}"
-
-
-def _first_different(model: Any, folder: Path, samples: Samples) -> Any | None:
+def _first_different(folder: Path, samples: Samples) -> Iterator[Any]:
+    model = samples.model
     inputs = [array[:8] for array in samples.inputs]
     tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
     (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in model.layers])
     expected = answers(library(model).Model(model.inputs, tensors), inputs)
-    for layer, one, other in zip(model.layers, expected, found["outputs"] or expected, strict=True):
+    for layer, one, other in zip(model.layers, expected, found["outputs"], strict=False):
         try:
             compare([one], [other])
         except UserError:
-            return layer
-    return None
-
-
-def _described(layer: Any) -> str:
-    config, defaults = layer.get_config(), inspect.signature(type(layer).__init__).parameters
-    words = [type(layer).__name__]
-    for key in sorted(defaults.keys() & config.keys() - {"name", "dtype", "trainable"}):
-        plain = isinstance(config[key], bool | int | float | str | list | tuple)
-        if plain and config[key] not in ("linear", "channels_last", defaults[key].default):
-            words.append(f"{key}={config[key]!r}")
-    if getattr(first_input(layer), "_keras_mask", None) is not None:
-        words.append("behind a mask")
-    return ", ".join(words)
+            yield layer

@@ -1,81 +1,69 @@
-"""A Keras model as TensorFlow.js files, and what TensorFlow.js answers from them.
-
-Of tensorflowjs only the writers are used: TensorFlow.js 4.22 refuses what it makes of Keras 3.
-"""
+"""A Keras model as files that TensorFlow.js 4.22 reads, and what it answers from them."""
 
 import json
+import math
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
-from mnist_cnn.browser import node
-from mnist_cnn.browser.keras2 import every, first_input, is_model, lowered, topology
+from mnist_cnn.browser import keras2, node
 from mnist_cnn.browser.output_folder import digest
 from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.parameters import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # tensorflow_hub imports pkg_resources
-    from tensorflowjs.converters.keras_h5_conversion import write_artifacts
-    from tensorflowjs.converters.tf_saved_model_conversion_v2 import convert_tf_saved_model
+    from tensorflowjs.converters import tf_saved_model_conversion_v2 as converter
+    from tensorflowjs.write_weights import write_weights
 
+FUSED = {b"BiasAdd", b"Relu", b"Relu6", b"Elu", b"LeakyRelu", b"Sigmoid"}  # by TensorFlow.js
+LARGE = 2**16  # numbers in a weight
+run_grappler = converter._run_grappler
+FORMATS = ("tfjs_layers_model", "tfjs_graph_model")
 QUANTIZE = ("none", "float16", "uint16", "uint8")
 
 
-def write(
-    model: keras.Model,
-    folder: Path,
-    quantize: str = "none",
-    *,
-    output_format: str = "tfjs_layers_model",
-    weight_shard_size_bytes: int = 4 * 2**20,
-    split_weights_by_layer: bool = False,
-    metadata: str = "",
-) -> None:
+def write(model: keras.Model, folder: Path, quantize: str = "none", **options: Any) -> None:
     """Write model.json and its shards, named by their digests, to `folder`.
 
-    Raises UserError for what cannot be written in TensorFlow.js.
+    `options` are those of the command line. Raises UserError for what cannot be written.
     """
-    folder.mkdir(exist_ok=True)
-    widths = {} if quantize == "none" else {quantize: "*"}
-    how = {"quantization_dtype_map": widths, "weight_shard_size_bytes": weight_shard_size_bytes}
-    if output_format == "tfjs_graph_model":
-        content = _write_graph(model, folder, how)
+    if options.get("output_format") == FORMATS[1]:
+        content, groups = _graph(model)
     else:
-        parts = [[layer] for layer in model.layers] if split_weights_by_layer else [model.layers]
+        split = options.get("split_weights_by_layer")
+        parts = [[layer] for layer in model.layers] if split else [model.layers]
         named = [dict(pair for one in part for pair in _weights(one, one.name)) for part in parts]
-        groups = [[{"name": k, "data": np.asarray(v)} for k, v in w.items()] for w in named if w]
-        config = {"keras_version": keras.__version__, "backend": "tensorflow"}
-        config["model_config"] = topology(model)
-        write_artifacts(config, groups or [[]], str(folder), **how)
-        content = model_json(folder) | {"convertedBy": "mnist_cnn"}
-    for group in content["weightsManifest"]:
+        groups = [[{"name": k, "data": np.asarray(v, "f4")} for k, v in w.items()] for w in named]
+        config = {"keras_version": keras.__version__, "model_config": keras2.topology(model)}
+        content = {"format": "layers-model", "modelTopology": config}
+    folder.mkdir(parents=True, exist_ok=True)
+    widths = {} if quantize == "none" else {quantize: "*"}
+    most = options.get("weight_shard_size_bytes", 4 * 2**20)
+    manifest = write_weights(list(filter(None, groups)) or [[]], str(folder), most, False, widths)
+    for group in manifest:
         for place, name in enumerate(group["paths"]):
             # What a reader of an older model.json asks for is never another's.
             shard = folder / name
             group["paths"][place] = name = f"{shard.stem}-{digest(shard.read_bytes())}.bin"
             shard.rename(folder / name)
-    if metadata:
-        content["userDefinedMetadata"] = {"metadata": metadata}
+    content |= {"convertedBy": "mnist_cnn", "weightsManifest": manifest}
+    content["userDefinedMetadata"] = {"metadata": options.get("metadata", "")}
     (folder / "model.json").write_text(json.dumps(content))
-
-
-def model_json(folder: Path) -> dict[str, Any]:
-    """The content of model.json."""
-    return json.loads((folder / "model.json").read_bytes())
 
 
 def _weights(layer: Any, scope: str) -> Iterator[tuple[str, Any]]:
     """The weights of a layer, or of the layers in it, under the names TensorFlow.js gives them."""
-    layer = lowered(layer.layer if type(layer).__name__ == "TimeDistributed" else layer)
+    layer = keras2.lowered(layer.layer if type(layer).__name__ == "TimeDistributed" else layer)
     cells = getattr(getattr(layer, "cell", None), "cells", ())
     inner = [(one, f"{scope}/RNNCell_{index}") for index, one in enumerate(cells)]
-    if is_model(layer):
+    if hasattr(layer, "layers"):
         inner = [(one, one.name) for one in layer.layers]
     elif type(layer).__name__ == "Bidirectional":
         inner = [(x, f"{scope}/{x.name}") for x in (layer.forward_layer, layer.backward_layer)]
@@ -94,51 +82,86 @@ def packed(model: keras.Model, inputs: Sequence) -> Any:
     return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
 
 
-def _write_graph(model: keras.Model, folder: Path, how: dict[str, Any]) -> dict[str, Any]:
-    specs = [tf.TensorSpec(t.shape, t.dtype, f"input_{i}") for i, t in enumerate(model.inputs)]
-
-    @tf.function(input_signature=specs, autograph=False)
-    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = tf.nest.flatten(model(packed(model, inputs), training=False))
-        return {f"output_{index:04}": output for index, output in enumerate(outputs)}
-
+def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
+    """What model.json says of a graph, and the group of its weights."""
     # TensorFlow.js frees what a loop collects before it is read: no loop where that is needed.
-    for layer in every(model):
+    for layer in keras2.every(model):
         for part in {getattr(layer, f"{way}_layer", layer) for way in ("forward", "backward")}:
             if getattr(part, "return_sequences", False):
-                part.unroll = None not in first_input(layer).shape[1:]
-    module = tf.Module()
-    module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    with tempfile.TemporaryDirectory() as saved:
-        tf.saved_model.save(module, saved, signatures=serve)
-        try:
-            convert_tf_saved_model(saved, str(folder), control_flow_v2=True, **how)
-        except ValueError as error:
-            raise _unsupported(model, serve, error) from None
-    content = model_json(folder)
+                part.unroll = None not in keras2.first_input(layer).shape[1:]
+        if type(layer).__name__ == "LayerNormalization":
+            layer._fused = False  # Keras 2 has a BatchNormalization in training do it
+    # Constants are copied some fifteen times on the way: large ones are inputs until the end.
+    large = {f"weight_{i}": v for i, v in enumerate(model.variables) if math.prod(v.shape) >= LARGE}
+    function = _traced(model, large)
+    try:
+        frozen = converter._freeze_saved_model_v2(function, True)
+        signed = converter._build_signature_def(frozen, frozen.inputs, frozen.outputs)
+        with patch.object(converter, "_run_grappler", _optimized):
+            graph = converter.optimize_graph(frozen, signed, strip_debug_ops=True)
+    except ValueError as error:
+        raise _unsupported(model, function, error) from None
+    (weights,) = converter.extract_weights(graph)
+    for one in graph.node:
+        if one.name in large:
+            weights.append({"name": one.name, "data": np.asarray(large[one.name])})
+            one.op, value = "Const", one.attr["value"].tensor
+            value.dtype = one.attr["dtype"].type
+            value.tensor_shape.CopyFrom(one.attr["shape"].shape)
+    signature = {}
     for end, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
-        # The converter writes them in any order and, of equal shape, under any name; their nodes
-        # are input_0:0, input_1:0, ... and Identity:0, Identity_1:0, ...
-        nodes = content["signature"][end].values()
-        nodes = sorted(nodes, key=lambda one: int("0" + re.sub(r":.*|\D", "", one["name"])))
+        nodes, known = getattr(frozen, end), getattr(signed, end)
+        found = [converter.MessageToDict(known[one.name]) for one in nodes]
         names = [tensor._keras_history[0].name for tensor in tensors]
         names = [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
-        content["signature"][end] = dict(zip(names, nodes, strict=True))
-    return content
+        signature[end] = dict(zip(names, found, strict=False))  # without the large weights
+    content = {"format": "graph-model", "modelTopology": converter.MessageToDict(graph)}
+    return content | {"signature": signature}, [weights]
+
+
+def _traced(model: keras.Model, large: dict[str, Any]) -> Any:
+    """The function of a model's inputs and of some of its weights."""
+    ends = [(f"input_{index}", tensor) for index, tensor in enumerate(model.inputs)]
+    signature = [tf.TensorSpec(t.shape, t.dtype, name) for name, t in [*ends, *large.items()]]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def serve(*given: tf.Tensor) -> list[tf.Tensor]:
+        new = dict(zip(map(id, large.values()), given[len(ends) :], strict=True))
+        parts = [(vars(part), key) for part in model._flatten_layers() for key in vars(part)]
+        held = [(part, key, part[key]) for part, key in parts if id(part[key]) in new]
+        try:
+            for part, key, variable in held:
+                part[key] = new[id(variable)]
+            with patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x)):
+                return tf.nest.flatten(model(packed(model, given[: len(ends)]), training=False))
+        finally:
+            for part, key, variable in held:
+                part[key] = variable
+
+    return serve.get_concrete_function()
+
+
+def _optimized(config: Any, *graph: Any) -> Any:
+    """What grappler makes of a graph, without fusing if it fuses what TensorFlow.js does not."""
+    found = run_grappler(config, *graph)
+    fused = [n.attr["fused_ops"].list.s for n in found.node if "fused_ops" in n.attr]
+    if not FUSED.issuperset(operation for operations in fused for operation in operations):
+        config.graph_options.rewrite_options.optimizers.remove("remap")
+        found = run_grappler(config, *graph)
+    return found
 
 
 def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Exception:
     """The layer that needs an operation which TensorFlow.js has not; or the error as it is."""
-    reason, _, kinds = str(error).partition("\n")
-    if not reason.startswith("Unsupported Ops"):
+    kinds = str(error).partition("\n")[2] or "AssignVariableOp"  # of a stateful layer
+    found = [x for x in function.graph.get_operations() if x.type in kinds.split(", ")]
+    if not found and not str(error).startswith("Unsupported Ops"):
         return error
-    operations = function.get_concrete_function().graph.get_operations()
-    found = [(one.name, one.type) for one in operations if one.type in kinds.split(", ")]
-    name, kind = found[0] if found else ("", "")
-    parts = [re.sub(r"_\d+$", "", part) for part in name.split("/")]
-    layers = [repr(x.name) for x in every(model) if re.sub(r"_\d+$", "", x.name) in parts]
-    needed = f"layer {layers[-1]} needs {kind}" if layers else f"the model needs {kinds.strip()}"
-    return UserError(f"{needed}, which TensorFlow.js does not have.")
+    kind, name = (found[0].type, found[0].name) if found else (kinds, "")
+    number = r"_\d+" if isinstance(model, keras.Model) else ""  # that Keras 3 gives each call
+    layers = [x for x in keras2.every(model) if re.search(f"/{re.escape(x.name)}{number}/", name)]
+    what = keras2.described(layers[-1]) if layers else "the model"
+    return UserError(f"{what} needs {kind}, which TensorFlow.js does not have")
 
 
 def answers(

@@ -152,11 +152,8 @@ def _zigzag(x: np.ndarray, count: int, rng: Generator) -> np.ndarray:
     def zigzag() -> np.ndarray:  # from column 2 to 25, a turn every four pixels
         row, angle = rng.integers(27), np.arctan(rng.integers(-5, 5) / 23)
         cos, sin, whole = np.cos(angle), np.sin(angle), 23 / np.cos(angle)
-        points = [
-            (0, 0),
-            *((4 * i + 2, 2 * (-1) ** i) for i in range(6)),
-            (whole, -1 / (whole % 4)),
-        ]
+        turns = [(4 * i + 2, 2 * (-1) ** i) for i in range(6)]
+        points = [(0, 0), *turns, (whole, -1 / (whole % 4))]
         ends = [(cos * c - sin * r + 2, sin * c + cos * r + row) for c, r in points]
         return np.sum([_line(*a, *b) for a, b in pairwise(ends)], axis=0)
 

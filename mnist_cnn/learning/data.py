@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from mnist_cnn.learning.untrusted import LARGEST, check_zip
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, reason
 
 IMAGES, LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in 3 and in 1 dimension
 Files = Iterator[tuple[str, bytes]]  # names and contents of the four files of a dataset
@@ -154,8 +154,7 @@ def _read_npz(path: Path, split: str) -> list[np.ndarray]:
                 raise ValueError(f"{' and '.join(missing)} is missing")
             return [archive[name] for name in NPZ[split]]
     except Exception as error:  # whatever zipfile and NumPy raise at a file from elsewhere
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"dataset={path} cannot be read as .npz: {reason[0]}") from None
+        raise UserError(f"dataset={path} cannot be read as .npz: {reason(error)}") from None
 
 
 def _cached(dataset: str) -> Path:

@@ -12,7 +12,7 @@ import h5py
 
 from mnist_cnn.learning.backend import keras, legacy_keras
 from mnist_cnn.learning.untrusted import LARGEST, check_zip
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, reason
 
 # Keras 2 wrote a * b between tensors as a layer that calls a function of TensorFlow by name.
 CALLS = ("TFOpLambda", "SlicingOpLambda")
@@ -52,18 +52,18 @@ def load(path: Path) -> Any:
     try:
         return legacy.models.load_model(path, compile=False)
     except Exception as error:  # of any kind, for a file of any age
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
-        raise UserError(f"Keras {version or 1} wrote it, and Keras 2 says: {reason}") from None
+        told = f"Keras {version or 1} wrote it, and Keras 2 says: {reason(error)[:150]}."
+        raise UserError(told) from None
 
 
 def _check_class(known: frozenset[str], found: dict[str, Any]) -> dict[str, Any]:
     """An object of a configuration as it is. Raises UserError for a class that is not known."""
     if "class_name" not in found:
         return found
-    kind, module = found["class_name"], str(found.get("module") or "keras")
-    inner = found.get("config") or {}
+    kind, inner = found["class_name"], found.get("config") or {}
+    ours = kind in known and re.match(r"(tf_)?keras(\.|$)", str(found.get("module") or "keras"))
     call = str(inner.get("function", "")) if kind in CALLS else "math.add"
-    if kind not in known or not module.startswith("keras") or not HARMLESS.fullmatch(call):
+    if not ours or not HARMLESS.fullmatch(call):
         name = inner.get("name", found.get("name"))
         what = f"layer {name!r}" if name else "the model"
         what += f" calls {call}" if kind in CALLS else f" is a {kind}"

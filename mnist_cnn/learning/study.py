@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, reason
 from mnist_cnn.recipes import HYPERPARAMETERS, Recipe, as_text, hyperparameters
 
 # Heartbeats are experimental in Optuna; nothing else notices a killed trial.
@@ -125,8 +125,7 @@ def _create_study(sweep: Sweep) -> optuna.Study:
 def storage_error(storage: str, error: BaseException) -> UserError:
     """One sentence about a database that cannot be used, with the answer of its driver."""
     cause = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
-    return UserError(f"storage={without_password(storage)} cannot be used: {reason}.")
+    return UserError(f"storage={without_password(storage)} cannot be used: {reason(cause)}.")
 
 
 def without_password(storage: str) -> str:

@@ -10,7 +10,7 @@ from mlflow.utils.logging_utils import disable_logging, enable_logging
 
 from mnist_cnn.learning import model_file
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, reason
 from mnist_cnn.tracking.failures import AWAY, REFUSED, http_status, retry_on_conflict
 
 NAME = "mnist-cnn"
@@ -103,8 +103,7 @@ def load(model: ModelRef) -> keras.Model:
     except Exception as error:  # whatever is raised at a file from elsewhere
         if http_status(error) in AWAY:
             raise
-        reason = str(error).strip() or type(error).__name__
-        raise UserError(f"model={model.uri} cannot be loaded: {reason.splitlines()[0]}") from None
+        raise UserError(f"model={model.uri} cannot be loaded: {reason(error)}.") from None
 
 
 def log_metrics(model: ModelRef, metrics: dict, dataset: mlflow.data.Dataset | None = None) -> None:

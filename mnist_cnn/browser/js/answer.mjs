@@ -5,7 +5,7 @@
 // The answers are written likewise, "-out0.f32", ...; with names in `layers`, what those layers put
 // out instead of what the model does. Standard output gets one line of JSON, a list with one
 // object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
-import {readFileSync, writeFileSync} from 'node:fs';
+import {readFileSync, statSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
 
@@ -43,7 +43,9 @@ tf.LayerVariable.prototype.write = function(value) {
 };
 function check({class_name: kind, config}) {
   named(config.name, () => {
-    if (!(kind in classes)) throw new Error('it has no such layer');
+    if (!(classes[kind]?.[0].prototype instanceof tf.layers.Layer)) {
+      throw new Error('it has no such layer'); // Identity is an initializer
+    }
   });
   const {layers = [], cells = [], layer, cell} = config;
   for (const inner of [...layers, ...cells, layer, cell]) if (inner?.class_name) check(inner);
@@ -54,12 +56,16 @@ const saved = (folder) => ({
   async load() {
     const model = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
     const paths = model.weightsManifest.flatMap((group) => group.paths);
-    const shards = paths.map((path) => readFileSync(join(folder, path)));
-    const bytes = shards.length === 1 ? shards[0] : Buffer.concat(shards);
+    const sizes = paths.map((path) => statSync(join(folder, path)).size);
+    const bytes = new Uint8Array(sizes.reduce((a, b) => a + b, 0)); // one copy of what may be large
+    paths.reduce((at, path, i) => {
+      bytes.set(readFileSync(join(folder, path)), at);
+      return at + sizes[i];
+    }, 0);
     return {
       ...model,
       weightSpecs: model.weightsManifest.flatMap((group) => group.weights),
-      weightData: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length),
+      weightData: bytes.buffer,
     };
   },
 });
@@ -67,6 +73,7 @@ const saved = (folder) => ({
 async function load(folder) {
   const {format, modelTopology} = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
   if (format === 'graph-model') {
+    if (layers.length) throw new Error('a graph has no layers');
     const model = await tf.loadGraphModel(saved(folder));
     return {model, run: async (batch) => {
       try {
@@ -78,7 +85,10 @@ async function load(folder) {
     }};
   }
   check(modelTopology.model_config);
-  let model = await tf.loadLayersModel(saved(folder));
+  let model = await tf.loadLayersModel(saved(folder)).catch((error) => {
+    const [, layer] = /no target variable: ([^/]+)/.exec(error.message) ?? [];
+    throw layer ? Object.assign(error, {layers: [layer]}) : error;
+  });
   if (layers.length) {
     const outputs = layers.map((name) => model.getLayer(name).inboundNodes.at(-1).outputTensors[0]);
     model = tf.model({inputs: model.inputs, outputs});
@@ -133,6 +143,7 @@ for (const job of jobs) {
       await tf.setBackend(backend);
       told.push(await answer(job));
     } catch (error) {
+      if (error.code === 'ENOSPC') throw error;
       if (backend === 'wasm') continue;
       told.push({error: error.message, layers: error.layers || []});
     }
