@@ -73,6 +73,9 @@ FOREIGN = {
     ),
     "no manifest": lambda out: (out / output_folder.MANIFEST).unlink(),
     "another's manifest": lambda out: (out / output_folder.MANIFEST).write_text('{"files": {}}'),
+    "a manifest without digests": lambda out: (out / output_folder.MANIFEST).write_text(
+        json.dumps({"written_by": output_folder.WRITER, "files": dict.fromkeys(names(out))})
+    ),
     "a link for the scratch folder": lambda out: (out / output_folder.PARTIAL).symlink_to(out),
 }
 

@@ -112,7 +112,7 @@ def _own_files(folder: Path) -> dict[str, str]:
             continue
         own = name in known and path.is_file() and not link
         found[name] = digest(path.read_bytes()) if own else ""
-        if not own or (known[name] and found[name] not in known[name]):
+        if not own or (ours and found[name] not in str(known[name])):
             told = f"output={folder} is a folder with other files in it: {name} is not convert's or"
             raise UserError(f"{told} was changed; allowed is a new or empty folder, or convert's.")
     return found
@@ -125,11 +125,11 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _earlier(folder: Path) -> dict[str, list[str]]:
+def _earlier(folder: Path) -> dict[str, None]:
     """Names of the files of a version without a manifest; no digest of theirs is known."""
     names = {path.name for path in folder.iterdir()}
     page = EARLIER_PAGE if names >= EARLIER_PAGE else frozenset()
     # A graph model was signed by the official converter, whose files may be somebody else's.
     if _json(folder / "model.json").get("convertedBy") != "mnist_cnn" and not page:
         return {}
-    return {name: [] for name in names if name in page or EARLIER_MODEL.fullmatch(name)}
+    return {name: None for name in names if name in page or EARLIER_MODEL.fullmatch(name)}
