@@ -53,6 +53,23 @@ def test_refused_in_one_sentence(arguments, says, capsys):
     assert "Traceback" not in err
 
 
+def test_a_tilde_is_the_home_folder_in_every_path_parameter(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    paths = {"model": "x.h5", "dataset": "x.npz", "inputs": "x.npz", "drawings": "x.json"}
+    for name in paths.values():
+        (tmp_path / name).touch()
+    paths["output"] = "new"
+    seen = set()
+    for verb in cli.VERBS.values():
+        for option in verb.params:
+            if option.name in paths:
+                seen.add(option.name)
+                name = paths[option.name]
+                assert option.type.parse(f"~/{name}") == str(tmp_path / name), option.name
+    assert seen == set(paths)
+
+
 @pytest.mark.parametrize(
     ("file", "says"), [("cache", "Not a directory"), ("cache/mnist_cnn", "File exists")]
 )

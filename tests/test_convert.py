@@ -1,5 +1,6 @@
 """From the registry to files that TensorFlow.js answers from; `output` is always whole."""
 
+import re
 import shutil
 import subprocess
 from hashlib import sha256
@@ -55,6 +56,21 @@ def test_auto_keeps_the_smallest_that_loses_nothing(champion, store, capsys):
         assert f"\n{width} " in out
     assert whole(store / "small")
     assert sum(f.stat().st_size for f in model_files(store / "small")) < 2.2e5
+
+
+def test_auto_judges_one_unit_by_its_answers(store, capsys):
+    stack = [keras.layers.Input((64,)), keras.layers.Dense(64, activation="tanh")]
+    model = keras.Sequential([*stack, keras.layers.Dense(1, activation="sigmoid")])
+    kernel = np.random.default_rng(3).normal(0, 0.3, (64, 64))
+    model.layers[0].kernel.assign(kernel)
+    model.save(store / "unit.keras")
+    command = ["convert", "--model", "unit.keras", "--output", "unit", "--quantize", "auto"]
+    assert cli.run(command) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[:5] if line.strip()}
+    (chosen,) = re.findall(r"(\w+) files, proven", out)
+    assert float(rows.get(chosen, rows["float16"])[-2]) <= 0.01, "standard deviations"
+    assert float(rows["uint8"][-2]) > 0.01, "its argmax is always right"
 
 
 def test_own_keras_file_of_another_shape(champion, store):

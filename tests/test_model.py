@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -82,3 +83,20 @@ def test_a_compiled_keras_2_file_is_loaded_and_another_class_is_refused(tmp_path
         else:
             loaded = model_file.load(path)
             np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_an_unreadable_keras_2_file_is_told_with_its_version(tmp_path):
+    legacy = legacy_keras()
+    model = legacy.Sequential([legacy.Input((4,)), legacy.layers.Dense(2, name="d")])
+    model.save(tmp_path / "whole.h5")
+    model.save_weights(tmp_path / "weights.h5")
+    with h5py.File(tmp_path / "whole.h5", "a") as file:
+        del file["model_weights/d/d/kernel:0"]
+        file.attrs["keras_version"] = "2.3.1"
+    for name, says in (("whole", "Keras 2.3.1 wrote it"), ("weights", "weights only (Keras 2.")):
+        with pytest.raises(UserError) as refused:
+            model_file.load(tmp_path / f"{name}.h5")
+        assert says in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+        assert len(str(refused.value)) <= 300

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,22 @@ def test_the_folder_keeps_link_inode_and_mode(tmp_path, models, monkeypatch):
     monkeypatch.chdir(www)
     output_folder.replace(".", models[0])
     assert read(Path()) == "a", "the working folder is still the one with the files"
+
+
+def test_a_mount_point_is_filled_and_stays_one(tmp_path, models):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        for model in models:
+            output_folder.check(str(disk))
+            output_folder.replace(str(disk), model)
+            assert read(disk) == model.name[-1]
+        assert disk.is_mount()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_what_is_no_folder_is_refused(tmp_path, models):

@@ -60,7 +60,8 @@ def test_all_rows_as_graphs():
 def test_layers_of_keras_2_that_are_its_own(form):
     old = legacy_keras()
     own = [old.layers.Resizing(5, 6), old.layers.LayerNormalization(), old.layers.RandomWidth(0.1)]
-    model = old.Sequential([old.Input((8, 8, 3)), *own, old.layers.Dense(2, "tanh")])
+    nested = old.Sequential([old.Input((8, 8, 3)), *own])  # as Teachable Machine nests
+    model = old.Sequential([old.Input((8, 8, 3)), nested, old.layers.Dense(2, "tanh")])
     assert layers.converted(["it"], form, {"it": [lambda: model]})["it"] == ""
 
 
