@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from mnist_cnn import evaluate
 from mnist_cnn.learning.data import load_test, load_training
@@ -55,10 +56,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def written(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the page of a small network that has seen drawings."""
+    """Folder with the page of a small network that has seen drawings; one for all processes."""
     from tests.page import small_page  # which imports this module
 
-    return small_page(str(small), tmp_path_factory.mktemp("page"))
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "digits.html").is_file():
+            small_page(str(small), folder)
+    return folder
 
 
 @contextmanager

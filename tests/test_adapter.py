@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import mlflow
-import numpy as np
 import pytest
 
 from mnist_cnn import cli
+from mnist_cnn.learning.adapter import fitted
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.learning.data import load_training
+from mnist_cnn.learning.data import load_test, load_training
 from mnist_cnn.learning.fit import fit
+from mnist_cnn.learning.model import predict
 from mnist_cnn.recipes import RECIPES
 
 L = keras.layers
@@ -47,14 +48,23 @@ MAKERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def right(network, small):
+    """Which test images the network reads rightly."""
+    test = load_test(str(small))
+    return predict(network, test.x).argmax(1) == test.y
+
+
 @pytest.mark.parametrize("maker", MAKERS)
-def test_it_is_evaluated_as_its_maker_meant_it(maker, network, small, store):
-    path = store / "theirs.keras"
-    keras.Sequential(MAKERS[maker](network)).save(path)
-    with np.load(small) as images:
-        x, y = images["x_test"][..., None] / 255, images["y_test"]
-    right = network.predict(x, verbose=0).argmax(1) == y
-    assert cli.run(["evaluate", "--model", str(path), "--dataset", str(small)]) == 0
+def test_it_is_read_as_its_maker_meant_it(maker, network, small, right):
+    theirs, test = keras.Sequential(MAKERS[maker](network)), load_test(str(small))
+    ours = fitted(theirs, load_training(str(small)).validation).as_ours(theirs)
+    assert ((predict(ours, test.x).argmax(1) == test.y) == right).all()
+
+
+def test_it_is_evaluated_as_its_maker_meant_it(network, small, right, store):
+    keras.Sequential(MAKERS["pixels from 0 to 255, flat"](network)).save("theirs.keras")
+    assert cli.run(["evaluate", "--model", "theirs.keras", "--dataset", str(small)]) == 0
     found = mlflow.search_runs(filter_string="tags.verb = 'evaluate'").iloc[0]
     assert found["metrics.test_accuracy"] == pytest.approx(right.mean(), abs=1e-6)
 

@@ -37,6 +37,7 @@ def test_readme_installs_the_pinned_mlflow():
     assert f"mlflow=={pinned}" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow  # this process has imported nearly all of them
 def test_every_package_imports_together():
     names = "mlflow, tensorflow, keras, tensorflowjs, sklearn, matplotlib, numpy, optuna"
     done = subprocess.run([sys.executable, "-c", f"import {names}"], capture_output=True, text=True)

@@ -1,6 +1,6 @@
 """What the page shows and says: pixels, places, announcements, in a real Chromium.
 
-README's pictures: PAGE=out/digits.html SCREENSHOTS=docs pytest tests/test_page_look.py -k pictures
+README's pictures: PAGE=out/digits.html SCREENSHOTS=docs pytest -m slow -k test_pictures
 """
 
 import json
@@ -218,6 +218,7 @@ def test_recorded_digits_are_read_at_the_speed_of_a_hand(written, tmp_path):
     assert sum(read == drawn for read, drawn in pairs) >= 26, pairs
 
 
+@pytest.mark.slow  # each is looked at by who makes it
 def test_pictures(written, tmp_path):
     """Each state as README shows it."""
     url = given(written)
