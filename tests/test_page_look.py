@@ -41,7 +41,7 @@ def test_a_tap_is_a_dot_and_what_was_cleared_is_gone(written, tmp_path):
     steps += [("draw", [[[0.25, 0.75]]]), ("shot", names[1], "#pad")]
     steps += [("draw", lines(THREE)), ("shot", names[2], "#pad")]
     for dark in (False, True):
-        look(written, tmp_path, *steps, dark=dark)
+        look(written, *steps, dark=dark)
         cleared, dot, drawn = (ink(name, dark) for name in names)
         assert drawn > 0.03
         assert cleared < 0.003, "nothing is left but the hint"
@@ -52,7 +52,6 @@ def test_undo_brings_back_what_was_cleared_and_redo_clears_it_again(written, tmp
     names = [str(tmp_path / f"{number}.png") for number in range(6)]
     told = look(
         written,
-        tmp_path,
         ("draw", lines(THREE)),
         ("shot", names[0], "#pad"),
         ("click", "#clear"),
@@ -77,7 +76,7 @@ def test_a_stroke_that_begins_outside_is_drawn_from_the_edge(written, tmp_path):
     name = str(tmp_path / "pad.png")
     line = [[-0.03, 0.5], *([x / 10, 0.5] for x in range(1, 8))]
     for options in ({}, PHONE):
-        look(written, tmp_path, ("draw", [line]), ("shot", name, "#pad"), **options)
+        look(written, ("draw", [line]), ("shot", name, "#pad"), **options)
         assert 0.04 < ink(name) < 0.09
 
 
@@ -85,14 +84,14 @@ WORDS = {"sure": "This is an 8.", "unsure": "Perhaps an 8?", "none": "This is no
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (390, 844), (320, 640)], ids=str)
-def test_nothing_jumps_whatever_is_said(written, tmp_path, size):
+def test_nothing_jumps_whatever_is_said(written, size):
     """And the network's picture is whole on a phone; percentages stand on one line."""
     steps = [("box", "#seen")]
     for state in LIMITS:
         steps += [made(state), ("draw", lines(EIGHT)), ("box", "#seen"), ("data", "#answer")]
         steps += [("box", "#share"), ("click", "#clear"), ("box", "#seen")]
     width, height = size
-    first, *told = look(written, tmp_path, *steps, width=width, height=height, touch=width < 500)
+    first, *told = look(written, *steps, width=width, height=height, touch=width < 500)
     for state, (_, _, drawn, answer, share, _, cleared) in zip(
         LIMITS, np.array(told, object).reshape(3, 7), strict=True
     ):
@@ -112,11 +111,10 @@ for (const region of document.querySelectorAll(live)) {
 }"""
 
 
-def test_an_answer_is_announced_once_and_when_the_pen_rests(written, tmp_path):
+def test_an_answer_is_announced_once_and_when_the_pen_rests(written):
     *first, last = lines(EIGHT)
     told = look(
         written,
-        tmp_path,
         ("for", "element('spoken').textContent"),
         ("eval", LISTEN),
         ("draw", [*first, last, [[0.5, 0.5], [0.51, 0.5]]], 15, True),
@@ -148,23 +146,23 @@ def test_every_state_has_a_form_of_its_own(written, tmp_path, dark):
         steps += [made(state), ("click", "#clear"), ("draw", lines(EIGHT))]
         steps += [("eval", "for (const id of ['words', 'share']) element(id).textContent = ''")]
         steps += [("shot", str(tmp_path / f"{state}.png"), "#answer")]
-    look(written, tmp_path, *steps, dark=dark)
+    look(written, *steps, dark=dark)
     seen = [np.asarray(Image.open(tmp_path / f"{s}.png").convert("L"), float) for s in LIMITS]
     for one, other in ((0, 1), (1, 2), (2, 0)):
         assert abs(seen[one] - seen[other]).mean() > 1
 
 
-def test_bars_stay_in_order_and_the_winner_is_lit(written, tmp_path):
+def test_bars_stay_in_order_and_the_winner_is_lit(written):
     order = "[...document.querySelectorAll('#bars li')].map((e) => e.textContent)"
     lit = "[...document.querySelectorAll('#bars li')].findIndex((e) => e.matches('.winner'))"
     steps = [made("sure"), ("eval", order), ("draw", lines(THREE)), ("eval", order), ("eval", lit)]
-    _, before, _, after, winner, answer = look(written, tmp_path, *steps, ("data", "#answer"))
+    _, before, _, after, winner, answer = look(written, *steps, ("data", "#answer"))
     assert before == [str(digit) for digit in range(10)]
     assert [text[0] for text in after] == before
     assert str(winner) == answer["digit"]
 
 
-def test_targets_motion_keys_and_overflow(written, tmp_path):
+def test_targets_motion_keys_and_overflow(written):
     small = """[...document.querySelectorAll('button, summary, label, a[href]')].filter((e) => {
       const {width, height} = e.getBoundingClientRect();
       return e.checkVisibility() && Math.min(width, height) < 44;
@@ -174,20 +172,20 @@ def test_targets_motion_keys_and_overflow(written, tmp_path):
     steps += [("eval", "document.documentElement.scrollWidth - innerWidth")]
     steps += [("eval", "document.querySelector('#network').textContent")]
     for options, keys in (({}, "inline"), ({"width": 320, "height": 500, "touch": True}, "none")):
-        motion, _, targets, shown, over, network = look(written, tmp_path, *steps, **options)
+        motion, _, targets, shown, over, network = look(written, *steps, **options)
         assert (motion, targets, shown, over) == (0, [], keys, 0)
         assert "version" in network
-    (moving,) = look(written, tmp_path, ("eval", "document.getAnimations().length"), still=False)
+    (moving,) = look(written, ("eval", "document.getAnimations().length"), still=False)
     assert moving > 0
 
 
 @pytest.mark.parametrize("options", [{}, {"dark": True}, PHONE], ids=["light", "dark", "phone"])
-def test_axe_finds_nothing(written, tmp_path, options):
+def test_axe_finds_nothing(written, options):
     axe = node.modules(ROOT / "tests" / "js") / "node_modules/axe-core/axe.min.js"
     found = ("eval", "axe.run().then(({violations}) => violations.map(({id}) => id))")
     steps = [("script", str(axe)), found, ("draw", lines(THREE)), ("click", "summary"), found]
     steps += [("click", "label:has([value=number])"), ("draw", lines(THREE)), found]
-    told = look(written, tmp_path, *steps, **options)
+    told = look(written, *steps, **options)
     assert [told[1], told[4], told[7]] == [[], [], []]
 
 
@@ -205,7 +203,7 @@ def given(written):
 
 
 @pytest.mark.skipif("STROKES" not in os.environ, reason="STROKES: a folder with unipen-dev.json")
-def test_recorded_digits_are_read_at_the_speed_of_a_hand(written, tmp_path):
+def test_recorded_digits_are_read_at_the_speed_of_a_hand(written):
     """30 of them, a second each, drawn by the mouse."""
     recorded = json.loads(Path(os.environ["STROKES"], "unipen-dev.json").read_text())["drawings"]
     drawings = [recorded[i] for i in np.random.default_rng(0).permutation(len(recorded))[:30]]
@@ -213,7 +211,7 @@ def test_recorded_digits_are_read_at_the_speed_of_a_hand(written, tmp_path):
     for drawing in drawings:
         pause = 1000 / sum(map(len, lines(drawing)))
         steps += [("click", "#clear"), ("draw", lines(drawing), pause), ("data", "#answer")]
-    answers = look(given(written), tmp_path, *steps)[2::3]
+    answers = look(given(written), *steps)[2::3]
     pairs = [(a["digit"], str(d["digit"])) for a, d in zip(answers, drawings, strict=True)]
     assert sum(read == drawn for read, drawn in pairs) >= 26, pairs
 
@@ -226,7 +224,7 @@ def test_pictures(written, tmp_path):
 
     def take(name, drawn, mode="digit", **options):
         steps = [("click", f"label:has([value={mode}])"), ("draw", drawn), ("wait", 300)]
-        look(url, tmp_path, *steps, ("shot", str(target / f"{name}.png")), **options)
+        look(url, *steps, ("shot", str(target / f"{name}.png")), **options)
         assert (target / f"{name}.png").stat().st_size < 150_000
 
     angle = np.linspace(-0.6, 2 * np.pi - 0.9, 40)  # an 8 in one stroke, slanted

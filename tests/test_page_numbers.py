@@ -17,7 +17,7 @@ def split_and_read(numbers):
     return ("eval", f"({script})({json.dumps(numbers)})")
 
 
-def test_numbers_are_split_into_their_digits(written, tmp_path):
+def test_numbers_are_split_into_their_digits(written):
     rng = np.random.default_rng(0)
     hands = [[d for d in ALL if d["hand"] == hand] for hand in range(12)]
     numbers = [
@@ -25,7 +25,7 @@ def test_numbers_are_split_into_their_digits(written, tmp_path):
         for hand in hands
         for _ in range(8)
     ]
-    (told,) = look(written, tmp_path, split_and_read([strokes for strokes, _ in numbers]))
+    (told,) = look(written, split_and_read([strokes for strokes, _ in numbers]))
     right = 0
     for (strokes, counts), rows in zip(numbers, told, strict=True):
         wanted = [list(part) for part in np.split(np.arange(len(strokes)), np.cumsum(counts)[:-1])]
@@ -37,18 +37,17 @@ def test_numbers_are_split_into_their_digits(written, tmp_path):
     two_rows = [one, *(np.array(line) + below for line in number_of([seven])[0])]
     late_bar = [*number_of([seven, five])[0], [[0.22, 0.5], [0.5, 0.5]]]
     given = [[np.array(line).tolist() for line in lines_] for lines_ in (two_rows, late_bar, [])]
-    rows, bar, none = look(written, tmp_path, split_and_read(given))[0]
+    rows, bar, none = look(written, split_and_read(given))[0]
     assert [len(row) for row in rows] == [1, 1]
     assert len(late_bar) - 1 in bar[0][0], "a bar that came last is the 7's"
     assert none == []
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["mouse", "finger"])
-def test_a_number_is_drawn_and_read(written, tmp_path, options):
+def test_a_number_is_drawn_and_read(written, options):
     one, ((three,), _) = [[0.1, 0.3], [0.1, 0.7]], number_of([THREE])
     single, _, empty, _, read, labels, over, _, undone, _, again = look(
         written,
-        tmp_path,
         ("data", "#number"),
         ("click", "label:has([value=number])"),
         ("data", "#number"),
@@ -69,8 +68,8 @@ def test_a_number_is_drawn_and_read(written, tmp_path, options):
     assert over == 0
 
 
-def test_a_number_by_keys(written, tmp_path):
+def test_a_number_by_keys(written):
     line = [" ", *["ArrowDown"] * 9, " "]
     steps = [("click", "label:has([value=number])"), ("focus", "#pad"), ("press", "ArrowUp")]
     steps += [("press", *line, *["ArrowRight"] * 6, *["ArrowUp"] * 9, *line), ("data", "#number")]
-    assert look(written, tmp_path, *steps)[-1]["value"] == "11"
+    assert look(written, *steps)[-1]["value"] == "11"

@@ -112,13 +112,13 @@ NUMBER = ("eval", "({...document.getElementById('number').dataset})")
 
 
 @pytest.mark.parametrize("way", ["choose", "drop", "paste"])
-def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, tmp_path, way):
+def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, way):
     """In digits.html, from a file, under its policy, in a worker."""
     steps = [PICTURE, ("give", "#picture", four, way)]
     steps += [("eval", "[...document.querySelectorAll('#marks select')].map((e) => e.offsetLeft)")]
     steps += [("select", "#marks select", "7"), NUMBER]
     steps += [("select", "#marks select:last-child", ""), NUMBER]
-    told = look(written, tmp_path, *steps)
+    told = look(written, *steps)
     assert (told[1]["state"], told[1]["value"]) == ("read", "111\n11")
     places = told[2]
     assert len(places) == 5
@@ -127,9 +127,9 @@ def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, tmp_pa
     assert told[6]["value"] == "711\n1"
 
 
-def test_a_served_page_reads_pictures_too(written, four, tmp_path):
+def test_a_served_page_reads_pictures_too(written, four):
     with served(written) as address:
-        told = look(address, tmp_path, PICTURE, ("give", "#picture", four), NUMBER)
+        told = look(address, PICTURE, ("give", "#picture", four), NUMBER)
     assert told[1]["value"] == "111\n11"
 
 
@@ -139,7 +139,7 @@ def test_a_picture_that_is_none_gets_a_sentence(written, four, tmp_path):
     broken.write_bytes(b"\x89PNG\r\n")
     Image.fromarray(np.full((50, 50), 255, np.uint8)).save(blank)
     paths = [str(path) for path in (four, empty, broken, blank)]
-    told = look(written, tmp_path, PICTURE, *[("give", "#picture", path) for path in paths])
+    told = look(written, PICTURE, *[("give", "#picture", path) for path in paths])
     assert [one["state"] for one in told[1:]] == ["read", "empty", "empty", "read"]
     assert [one["value"] for one in told[2:]] == ["", "", ""]
     assert told[2]["text"] == "The file is empty."
