@@ -142,6 +142,7 @@ def test_inputs_fit_the_model():
         ({"x": np.ones((3, 5))}, False),
         ({"a": np.ones((3, 5)), "b": np.ones((3, 8))}, False),
         ({"a": np.ones((3, 5)), "b": np.ones((2, 7))}, False),
+        ({"a": np.ones((0, 5)), "b": np.ones((0, 7))}, False),
         ({"a": np.full((3, 5), np.nan), "b": np.ones((3, 7))}, False),
         ({"a": np.array([[None] * 5]), "b": np.ones((1, 7))}, False),
     ],

@@ -107,6 +107,8 @@ def given(model: Any, path: str) -> Samples:
             keys = shapes if set(shapes) <= set(archive.files) else archive.files
             pairs = zip(keys, model.inputs, strict=True)
             inputs = [archive[k].astype(tf.as_dtype(t.dtype).as_numpy_dtype) for k, t in pairs]
+        if not len(inputs[0]):
+            raise ValueError("it holds no example")
         return Samples(model, inputs, answers(model, inputs))
     except Exception as error:  # whatever zipfile, NumPy and Keras raise at a file from elsewhere
         told = f"inputs={path} does not fit the model, which takes an array for each of {shapes}"
