@@ -8,7 +8,7 @@ import {fileURLToPath} from 'node:url';
 const OWN = ['./bundle.mjs', './layers.mjs'].map((name) => fileURLToPath(new URL(name, import.meta.url)));
 const NODE = ['fs', 'path', 'worker_threads', 'perf_hooks', 'os', 'crypto', 'util', 'ws'];
 // Of TensorFlow.js: what is imported for what it does. Its package claims that of many more.
-const EFFECTS = /(dist.flags|platform_browser|backend-cpu.dist.base)\.js$/;
+const EFFECTS = /dist.flags\.js$/;
 
 const required = (modules) => createRequire(join(modules, 'here.js'));
 const esbuild = (modules) => required(modules)('esbuild');

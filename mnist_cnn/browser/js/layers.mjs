@@ -1,19 +1,11 @@
-// The recipes' layers on the kernels of TensorFlow.js, under the names that the page calls. Nearly
-// all of tfjs-layers is for training and for other layers, and a phone takes long to read it.
-// bundle.mjs takes this only for a model that the whole library answers alike.
-import '@tensorflow/tfjs-backend-cpu/dist/base';
+// The recipes' layers as a back end of TensorFlow.js, under the names that the page calls. Nearly all
+// of tfjs-layers and of tfjs-backend-cpu is for training and for other layers, and a phone takes long
+// to read it. bundle.mjs takes this only for a model that the whole library answers alike.
 import '@tensorflow/tfjs-core/dist/flags';
-import '@tensorflow/tfjs-core/dist/platforms/platform_browser';
-import {batchNormConfig} from '@tensorflow/tfjs-backend-cpu/dist/kernels/BatchNorm';
-import {maxPoolConfig} from '@tensorflow/tfjs-backend-cpu/dist/kernels/MaxPool';
-import {reluConfig} from '@tensorflow/tfjs-backend-cpu/dist/kernels/Relu';
-import {reshapeConfig} from '@tensorflow/tfjs-backend-cpu/dist/kernels/Reshape';
-import {softmaxConfig} from '@tensorflow/tfjs-backend-cpu/dist/kernels/Softmax';
-import {_fusedMatMulConfig} from '@tensorflow/tfjs-backend-cpu/dist/kernels/_FusedMatMul';
+import {DataStorage, KernelBackend} from '@tensorflow/tfjs-core/dist/backends/backend';
 import {ENGINE} from '@tensorflow/tfjs-core/dist/engine';
 import {decodeWeights} from '@tensorflow/tfjs-core/dist/io/io_utils';
 import {registerKernel} from '@tensorflow/tfjs-core/dist/kernel_registry';
-import {computeConv2DInfo} from '@tensorflow/tfjs-core/dist/ops/conv_util';
 import {tensor} from '@tensorflow/tfjs-core/dist/ops/tensor';
 
 export {tensor};
@@ -21,127 +13,170 @@ export const tidy = (act) => ENGINE.tidy(act);
 export const setBackend = (name) => ENGINE.setBackend(name);
 export const findBackendFactory = (name) => ENGINE.findBackendFactory(name);
 
-const run = (kernel, inputs, attributes) => ENGINE.runKernel(kernel, inputs, attributes);
+class Arrays extends KernelBackend {
+  data = new DataStorage(this, ENGINE);
 
-// A convolution is most of an answer. TensorFlow.js's own adds to memory product by product; this one
-// leaves out the zeros, most of a drawing and half of what a ReLU leaves, and adds up four filters at
-// a time in variables. `values` and `places` take the inputs under the filter that are not zero, and
-// where their weights begin.
-function gather(info, xs, image, row, column, values, places) {
-  const {inHeight, inWidth, inChannels, outChannels, padInfo} = info;
+  write(values) {
+    const dataId = {};
+    this.data.set(dataId, values);
+    return dataId;
+  }
+
+  readSync = (dataId) => this.data.get(dataId);
+  disposeData = (dataId) => this.data.delete(dataId);
+  numDataIds = () => this.data.numDataIds();
+}
+ENGINE.registerBackend('cpu', () => new Arrays());
+ENGINE.ENV.setPlatform('browser', {isTypedArray: ArrayBuffer.isView});
+
+// From inputs and options to an output, each {shape, values}.
+function kernel(kernelName, compute) {
+  registerKernel({kernelName, backendName: 'cpu', kernelFunc({inputs, attrs, backend}) {
+    const given = {};
+    for (const name in inputs) {
+      const {shape, dataId} = inputs[name];
+      given[name] = {shape, values: backend.readSync(dataId)};
+    }
+    const {shape, values} = compute(given, attrs);
+    return {shape, dtype: 'float32', dataId: backend.write(values)};
+  }});
+  return (inputs, options) => ENGINE.runKernel(kernelName, inputs, options);
+}
+
+// Where a filter stands: `starts` are the first values under it, of lines of `length` `line` apart.
+function places([images, height, width, channels], [tall, wide], [down, across]) {
+  const rows = Math.floor((height - tall) / down) + 1;
+  const columns = Math.floor((width - wide) / across) + 1;
+  const starts = [];
+  for (let row = 0; row < images * rows; row++) {
+    const top = Math.floor(row / rows) * height + row % rows * down;
+    for (let i = 0; i < columns; i++) starts.push((top * width + i * across) * channels);
+  }
+  return {shape: [images, rows, columns], starts, line: width * channels, length: wide * channels};
+}
+
+// What is under a filter, without the zeros: most of a drawing, and half of what a ReLU leaves. Fills
+// the values, and the places at which the weights of each begin.
+function gather(xs, start, tall, line, length, filters, values, places) {
   let count = 0;
-  for (let i = 0; i < info.filterHeight; i++) {
-    const y = row * info.strideHeight - padInfo.top + i * info.dilationHeight;
-    if (y < 0 || y >= inHeight) continue;
-    for (let j = 0; j < info.filterWidth; j++) {
-      const x = column * info.strideWidth - padInfo.left + j * info.dilationWidth;
-      if (x < 0 || x >= inWidth) continue;
-      const from = ((image * inHeight + y) * inWidth + x) * inChannels;
-      const filter = (i * info.filterWidth + j) * inChannels;
-      for (let channel = 0; channel < inChannels; channel++) {
-        const value = xs[from + channel];
-        if (value === 0) continue;
-        values[count] = value;
-        places[count++] = (filter + channel) * outChannels;
-      }
+  for (let row = 0, place = 0; row < tall; row++) {
+    for (let i = 0; i < length; i++, place += filters) {
+      const value = xs[start + row * line + i];
+      if (value === 0) continue;
+      values[count] = value;
+      places[count++] = place;
     }
   }
   return count;
 }
 
-function convolved(info, xs, filters) {
-  const {batchSize, outHeight, outWidth, outChannels} = info;
-  if (outChannels < 4) throw new Error('fewer than four filters');
-  const sums = new Float32Array(batchSize * outHeight * outWidth * outChannels);
-  const values = new Float64Array(filters.length / outChannels);
-  const places = new Int32Array(values.length);
-  let to = 0;
-  for (let image = 0; image < batchSize; image++) {
-    for (let row = 0; row < outHeight; row++) {
-      for (let column = 0; column < outWidth; column++) {
-        const count = gather(info, xs, image, row, column, values, places);
-        for (let block = 0; block < outChannels; block += 4) {
-          const out = Math.min(block, outChannels - 4); // the last four may overlap
-          let a = 0, b = 0, c = 0, d = 0;
-          for (let k = 0; k < count; k++) {
-            const value = values[k];
-            const place = places[k] + out;
-            a += value * filters[place];
-            b += value * filters[place + 1];
-            c += value * filters[place + 2];
-            d += value * filters[place + 3];
-          }
-          sums[to + out] = a;
-          sums[to + out + 1] = b;
-          sums[to + out + 2] = c;
-          sums[to + out + 3] = d;
-        }
-        to += outChannels;
+// Four filters at a time, in variables: this is most of an answer.
+function add(count, values, places, weights, filters, sums, to) {
+  for (let block = 0; block < filters; block += 4) {
+    const first = Math.min(block, filters - 4); // the last four may overlap
+    let a = 0, b = 0, c = 0, d = 0;
+    for (let k = 0; k < count; k++) {
+      const value = values[k];
+      const place = places[k] + first;
+      a += value * weights[place];
+      b += value * weights[place + 1];
+      c += value * weights[place + 2];
+      d += value * weights[place + 3];
+    }
+    sums[to + first] = a;
+    sums[to + first + 1] = b;
+    sums[to + first + 2] = c;
+    sums[to + first + 3] = d;
+  }
+}
+
+const convolution = kernel('FusedConv2D', ({x, filter, bias}, {strides, activation}) => {
+  const [tall, , , filters] = filter.shape;
+  if (filters < 4) throw new Error('fewer than four filters');
+  const {shape, starts, line, length} = places(x.shape, filter.shape, strides);
+  const sums = new Float32Array(starts.length * filters);
+  const values = new Float64Array(tall * length);
+  const weights = new Int32Array(tall * length);
+  for (let i = 0; i < starts.length; i++) {
+    const count = gather(x.values, starts[i], tall, line, length, filters, values, weights);
+    add(count, values, weights, filter.values, filters, sums, i * filters);
+  }
+  const least = activation === 'relu' ? 0 : -Infinity;
+  for (let i = 0; i < sums.length; i++) {
+    sums[i] = Math.max(least, bias ? sums[i] + bias.values[i % filters] : sums[i]);
+  }
+  return {shape: [...shape, filters], values: sums};
+});
+
+const pooling = kernel('MaxPool', ({x}, {filterSize, strides}) => {
+  const channels = x.shape[3];
+  const {shape, starts, line, length} = places(x.shape, filterSize, strides);
+  const values = new Float32Array(starts.length * channels).fill(-Infinity);
+  for (let i = 0; i < values.length; i++) {
+    const start = starts[Math.floor(i / channels)] + i % channels;
+    for (let row = 0; row < filterSize[0]; row++) {
+      for (let k = 0; k < length; k += channels) {
+        values[i] = Math.max(values[i], x.values[start + row * line + k]);
       }
     }
   }
-  return sums;
-}
+  return {shape: [...shape, channels], values};
+});
 
-const fusedConv2DConfig = {
-  kernelName: 'FusedConv2D',
-  backendName: 'cpu',
-  kernelFunc({inputs: {x, filter, bias}, backend, attrs: {strides, dilations, pad, activation}}) {
-    const info = computeConv2DInfo(x.shape, filter.shape, strides, dilations, pad);
-    const values = (tensor) => backend.data.get(tensor.dataId).values;
-    const sums = convolved(info, values(x), values(filter));
-    if (bias) {
-      const shift = values(bias);
-      for (let i = 0; i < sums.length; i++) sums[i] += shift[i % shift.length];
-    }
-    if (activation === 'relu') {
-      for (let i = 0; i < sums.length; i++) if (sums[i] < 0) sums[i] = 0;
-    } else if (activation !== 'linear') {
-      throw new Error(`a convolution with ${activation}`);
-    }
-    return backend.makeTensorInfo(info.outShape, 'float32', sums);
-  },
-};
+const normalisation = kernel('FusedBatchNorm', ({x, mean, variance, scale, offset}, {epsilon}) => {
+  const factors = variance.values.map((value, i) => (scale?.values[i] ?? 1) / Math.sqrt(value + epsilon));
+  const shifts = mean.values.map((value, i) => (offset?.values[i] ?? 0) - value * factors[i]);
+  const size = factors.length;
+  return {...x, values: x.values.map((value, i) => value * factors[i % size] + shifts[i % size])};
+});
 
-for (const config of [batchNormConfig, fusedConv2DConfig, maxPoolConfig, reluConfig, reshapeConfig,
-  softmaxConfig, _fusedMatMulConfig]) registerKernel(config);
+const relu = kernel('Relu', ({x}) => ({...x, values: x.values.map((value) => Math.max(0, value))}));
+const reshape = kernel('Reshape', ({x: {values}}, {shape}) => ({shape, values}));
+const softmax = kernel('Softmax', ({x: {shape, values}}) => {
+  const size = shape[shape.length - 1];
+  const shares = new Float32Array(values.length);
+  for (let from = 0; from < values.length; from += size) {
+    const row = values.subarray(from, from + size);
+    const powers = row.map((value) => Math.exp(value - Math.max(...row)));
+    const sum = powers.reduce((a, b) => a + b);
+    shares.set(powers.map((power) => power / sum), from);
+  }
+  return {shape, values: shares};
+});
 
-// A kernel with its activation, of which softmax is not among those that kernels do on the way.
-function activated(kernel, inputs, attributes, activation) {
-  if (activation !== 'softmax') return run(kernel, inputs, {...attributes, activation});
-  return run('Softmax', {logits: run(kernel, inputs, {...attributes, activation: 'linear'})}, {dim: -1});
+function refuse(what) {
+  if (what) throw new Error(`the page's own layers do not do ${what}`);
 }
 
 // By class: its options and its weights by name, to a function from one tensor to the next.
 const LAYERS = {
   InputLayer: () => (x) => x,
   Dropout: () => (x) => x,
-  Flatten: () => (x) => run('Reshape', {x}, {shape: [x.shape[0], x.size / x.shape[0]]}),
-  ReLU({max_value: most, negative_slope: slope, threshold}) {
-    if (most || slope || threshold) throw new Error('another kind of ReLU');
-    return (x) => run('Relu', {x});
+  Flatten: () => (x) => reshape({x}, {shape: [x.shape[0], 1, 1, x.size / x.shape[0]]}), // one pixel
+  ReLU({max_value, negative_slope, threshold}) {
+    refuse(max_value || negative_slope || threshold);
+    return (x) => relu({x});
   },
-  Conv2D({strides, padding: pad, dilation_rate: dilations, activation}, {kernel: filter, bias}) {
-    const attributes = {strides, pad, dilations, dataFormat: 'NHWC'};
-    return (x) => activated('FusedConv2D', {x, filter, bias}, attributes, activation);
+  Conv2D({strides, padding, activation}, {kernel: filter, ...bias}) {
+    refuse(padding !== 'valid' || !['linear', 'relu', 'softmax'].includes(activation));
+    const conv = (x) => convolution({x, filter, ...bias}, {strides, activation});
+    return activation === 'softmax' ? (x) => softmax({x: conv(x)}) : conv;
   },
-  Dense({activation}, {kernel: b, bias}) {
-    const attributes = {transposeA: false, transposeB: false};
-    return (a) => activated('_FusedMatMul', {a, b, bias}, attributes, activation);
+  Dense: (config, {kernel: x, ...bias}) => LAYERS.Conv2D({...config, padding: 'valid', strides: [1, 1]},
+    {kernel: reshape({x}, {shape: [1, 1, ...x.shape]}), ...bias}),
+  MaxPooling2D({pool_size: filterSize, strides, padding}) {
+    refuse(padding !== 'valid');
+    return (x) => pooling({x}, {filterSize, strides});
   },
-  MaxPooling2D: ({pool_size: filterSize, strides, padding: pad}) =>
-    (x) => run('MaxPool', {x}, {filterSize, strides, pad}),
-  BatchNormalization({epsilon: varianceEpsilon}, weights) {
-    const {gamma: scale, beta: offset, moving_mean: mean, moving_variance: variance} = weights;
-    return (x) => run('FusedBatchNorm', {x, scale, offset, mean, variance}, {varianceEpsilon});
-  },
+  BatchNormalization: ({epsilon}, {moving_mean: mean, moving_variance: variance, gamma, beta}) => (x) =>
+    normalisation({x, mean, variance, ...(gamma && {scale: gamma}), ...(beta && {offset: beta})}, {epsilon}),
 };
 
 // Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
   const {modelTopology, weightSpecs, weightData} = await source.load();
   const {class_name: kind, config} = modelTopology.model_config;
-  if (kind !== 'Sequential') throw new Error('not a sequential model');
+  refuse(kind !== 'Sequential');
   const weights = Object.entries(decodeWeights(weightData, weightSpecs));
   const steps = config.layers.map(({class_name, config}) => {
     const start = `${config.name}/`;

@@ -49,7 +49,8 @@ writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
 
 write('index.html', {
   csp: `${POLICY}script-src 'self'${wasm ? " 'wasm-unsafe-eval'" : ''}; style-src 'self'; connect-src 'self'`,
-  style: '<link rel="stylesheet" href="style.css">',
+  style: ['<link rel="stylesheet" href="style.css">', ...paths.map((path) =>
+    `<link rel="preload" href="${path}" as="fetch" crossorigin>`)].join('\n'),
   settings: json(settings),
   scripts: ['tf.min.js', 'page.js'].map((name) => `<script src="${name}"></script>`).join('\n'),
 });

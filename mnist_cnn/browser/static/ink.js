@@ -5,7 +5,7 @@
 
 /** @typedef {[number, number]} Point */
 /** @typedef {{id: number, width: number, points: Point[]}} Stroke */
-/** @typedef {{strokes: Stroke[], past: Stroke[][], future: Stroke[][]}} Sheet */
+/** @typedef {{versions: Stroke[][], at: number}} Sheet what was on the pad, and which of it is */
 
 const KEY_STEP = 0.04; // of the pad's shorter side, what an arrow key moves the pen by
 const CONTROLS = 'button, a, label, input, summary';
@@ -24,7 +24,7 @@ class Ink {
     this.changed = changed;
     this.begun = 0; // strokes
     /** @type {Sheet} */
-    this.sheet = {strokes: [], past: [], future: []};
+    this.sheet = {versions: [[]], at: 0};
     /** @type {Stroke | null} the stroke under the pen */
     this.drawing = null;
     /** @type {Point} where the arrow keys have the pen */
@@ -33,77 +33,66 @@ class Ink {
     this.pointer = null;
     addEventListener('pointerdown', (event) => this.down(event));
     addEventListener('pointermove', (event) => this.move(event));
-    for (const name of ['pointerup', 'pointercancel', 'blur']) {
-      addEventListener(name, (event) => {
-        if (name === 'blur' || /** @type {PointerEvent} */ (event).pointerId === this.pointer) {
-          this.lift();
-        }
-      });
-    }
+    addEventListener('pointerup', (event) => this.lift(event.pointerId));
+    addEventListener('pointercancel', (event) => this.lift(event.pointerId));
+    addEventListener('blur', () => this.lift(this.pointer));
     addEventListener('keydown', (event) => this.key(event));
   }
 
   get strokes() {
-    return this.sheet.strokes;
+    return this.sheet.versions[this.sheet.at];
   }
 
-  lift() {
+  /** @returns {Point} the lower right corner */
+  get corner() {
+    const {clientWidth, clientHeight} = this.pad;
+    const side = Math.min(clientWidth, clientHeight);
+    return [clientWidth / side, clientHeight / side];
+  }
+
+  /** @param {number | null} pointer */
+  lift(pointer) {
+    if (pointer !== this.pointer) return;
     const drawn = this.drawing;
     this.drawing = this.pointer = null;
     if (drawn) this.changed();
   }
 
-  /** @param {Stroke[]} strokes what is on the pad from now on */
-  replace(strokes) {
-    const {past, strokes: before} = this.sheet;
-    this.sheet = {strokes, past: [...past, before], future: []};
-  }
-
-  /** @param {Sheet} sheet another one, with a history of its own */
+  /** @param {Sheet} sheet what is on the pad from now on */
   turn(sheet) {
     this.drawing = this.pointer = null;
     this.sheet = sheet;
     this.changed();
   }
 
+  /** @param {Stroke[]} strokes */
+  replace(strokes) {
+    const {versions, at} = this.sheet;
+    this.turn({versions: [...versions.slice(0, at + 1), strokes], at: at + 1});
+  }
+
   clear() {
-    this.drawing = this.pointer = null;
     if (this.strokes.length) this.replace([]);
-    this.changed();
   }
 
-  undo() {
-    const {strokes, past, future} = this.sheet;
-    if (!past.length) return;
-    this.turn({strokes: past[past.length - 1], past: past.slice(0, -1), future: [...future, strokes]});
+  /** @param {-1 | 1} step undo or redo */
+  go(step) {
+    const at = this.sheet.at + step;
+    if (this.sheet.versions[at]) this.turn({...this.sheet, at});
   }
 
-  redo() {
-    const {strokes, past, future} = this.sheet;
-    if (!future.length) return;
-    this.turn({
-      strokes: future[future.length - 1], past: [...past, strokes], future: future.slice(0, -1)});
-  }
-
-  /** @param {Point} point */
-  begin(point) {
-    this.drawing = {id: ++this.begun, width: this.penWidth(), points: [point]};
-    this.replace([...this.strokes, this.drawing]);
-    this.changed();
+  /** @param {Point} point @param {number | null} pointer null: keys */
+  begin(point, pointer) {
+    const stroke = {id: ++this.begun, width: this.penWidth(), points: [point]};
+    this.replace([...this.strokes, stroke]);
+    Object.assign(this, {drawing: stroke, pointer});
   }
 
   /** @param {PointerEvent} event @returns {Point} */
-  at(event) {
-    const box = this.pad.getBoundingClientRect();
-    const side = Math.min(box.width, box.height);
-    return [(event.clientX - box.left) / side, (event.clientY - box.top) / side];
-  }
-
-  /** @param {PointerEvent} event */
-  isInside(event) {
-    const box = this.pad.getBoundingClientRect();
-    return event.clientX >= box.left && event.clientX <= box.right
-      && event.clientY >= box.top && event.clientY <= box.bottom;
+  at({clientX, clientY}) {
+    const {left, top, width, height} = this.pad.getBoundingClientRect();
+    const side = Math.min(width, height);
+    return [(clientX - left) / side, (clientY - top) / side];
   }
 
   /** @param {PointerEvent} event */
@@ -116,16 +105,17 @@ class Ink {
 
   /** A stroke begins where the pen, which is down, is on the pad. @param {PointerEvent} event */
   enter(event) {
-    if (!this.isInside(event)) return;
+    const point = this.at(event);
+    if (point.some((place, axis) => place < 0 || place > this.corner[axis])) return;
     this.pad.setPointerCapture(event.pointerId);
-    this.begin(this.at(event));
+    this.begin(point, event.pointerId);
   }
 
   /** @param {PointerEvent} event */
   move(event) {
     if (event.pointerId !== this.pointer) return;
     if (!this.drawing) return this.enter(event);
-    const passed = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+    const passed = event.getCoalescedEvents?.() ?? [];
     for (const one of passed.length ? passed : [event]) this.drawing.points.push(this.at(one));
     this.changed();
   }
@@ -135,26 +125,20 @@ class Ink {
     const key = event.key.toLowerCase(); // 'Z' with Caps Lock
     if (key === 'delete' || key === 'backspace') return this.clear();
     if (event.ctrlKey || event.metaKey) {
-      if (key === 'y' || (key === 'z' && event.shiftKey)) this.redo();
-      else if (key === 'z') this.undo();
-      else return;
+      if (key !== 'y' && key !== 'z') return;
+      this.go(key === 'y' || event.shiftKey ? 1 : -1);
       return event.preventDefault();
     }
-    if (document.activeElement !== this.pad || (key !== ' ' && !(event.key in ARROWS))) return;
+    const arrow = ARROWS[event.key];
+    if (document.activeElement !== this.pad || (key !== ' ' && !arrow)) return;
     event.preventDefault(); // no scrolling
-    if (key === ' ') {
-      if (this.drawing) this.drawing = null;
-      else this.begin([...this.cursor]);
-    } else {
-      const {width, height} = this.pad.getBoundingClientRect();
-      const side = Math.min(width, height);
-      const [right, down] = ARROWS[event.key];
-      this.cursor = [
-        Math.min(width / side, Math.max(0, this.cursor[0] + KEY_STEP * right)),
-        Math.min(height / side, Math.max(0, this.cursor[1] + KEY_STEP * down)),
-      ];
-      if (this.drawing) this.drawing.points.push([...this.cursor]);
-    }
+    if (arrow) {
+      const [x, y] = this.cursor.map((place, axis) =>
+        clamp(place + KEY_STEP * arrow[axis], 0, this.corner[axis]));
+      this.cursor = [x, y];
+      this.drawing?.points.push(this.cursor);
+    } else if (this.drawing) this.drawing = null;
+    else this.begin(this.cursor, null);
     this.changed();
   }
 }

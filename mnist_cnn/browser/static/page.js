@@ -2,6 +2,8 @@
 // The page: asks the network after every frame in which the drawing changed.
 'use strict';
 
+const TITLES = {digit: 'Draw a digit', number: 'Write a number', picture: 'Read a picture'};
+
 /** @type {Settings} */
 const settings = JSON.parse(element('settings').textContent ?? '');
 const pad = /** @type {HTMLCanvasElement} */ (element('pad'));
@@ -11,7 +13,8 @@ const ink = new Ink(pad, penWidth, changed);
 const sheets = {};
 /** @type {Map<string, Answer>} to strokes that did not change */
 const known = new Map();
-let mode = '';
+/** @type {keyof TITLES} */
+let mode = 'digit';
 let waiting = false;
 
 /** @param {string} name @returns {string} */
@@ -29,22 +32,21 @@ function changed() {
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
-    const keys = document.activeElement === pad && pad.matches(':focus-visible');
-    paint(pad, ink.strokes, keys ? ink.cursor : null);
+    paint(pad, ink.strokes, pad.matches(':focus-visible') ? ink.cursor : null);
     document.body.toggleAttribute('data-empty', !ink.strokes.length);
-    /** @type {HTMLButtonElement} */ (element('undo')).disabled = !ink.sheet.past.length;
-    /** @type {HTMLButtonElement} */ (element('redo')).disabled = !ink.sheet.future.length;
-    const words = mode === 'number' ? number() : digit();
+    element('undo').toggleAttribute('disabled', !ink.sheet.at);
+    element('redo').toggleAttribute('disabled', !ink.sheet.versions[ink.sheet.at + 1]);
+    if (mode === 'digit') showPicture(prepare(ink.strokes));
+    if (!reader.model) return;
+    const words = mode === 'digit' ? digit() : number();
     if (ink.drawing) clearTimeout(resting);
-    else if (reader.model) announce(words);
+    else announce(words);
   });
 }
 
 /** @returns {string} */
 function digit() {
   const picture = prepare(ink.strokes);
-  showPicture(picture);
-  if (!reader.model) return '';
   const started = performance.now();
   const answer = picture && reader.read([picture])[0];
   if (answer) element('answer').dataset.milliseconds = (performance.now() - started).toFixed(2);
@@ -53,7 +55,6 @@ function digit() {
 
 /** @returns {string} */
 function number() {
-  if (!reader.model) return '';
   const rows = split(ink.strokes.map(({points}) => points), answerTo);
   const read = rows.map((row) => row.map(({strokes, box}) => ({box, answer: answerTo(strokes)})));
   return showNumber(pad, read, Boolean(ink.drawing));
@@ -73,12 +74,11 @@ function answerTo(indices) {
 }
 
 function choose() {
-  if (mode) sheets[mode] = ink.sheet;
-  mode = chosen('mode');
+  sheets[mode] = ink.sheet;
+  mode = /** @type {keyof TITLES} */ (chosen('mode'));
   document.body.dataset.mode = mode;
-  document.title = element('title').textContent = mode === 'picture' ? 'Read a picture'
-    : mode === 'number' ? 'Write a number' : 'Draw a digit';
-  ink.turn(sheets[mode] ?? {strokes: [], past: [], future: []});
+  document.title = element('title').textContent = TITLES[mode];
+  ink.turn(sheets[mode] ?? {versions: [[]], at: 0});
   if (mode === 'picture') photo.again();
 }
 
@@ -90,18 +90,20 @@ function warm(answers) {
   setTimeout(warm, 20, answers - 1);
 }
 
-element('clear').addEventListener('click', () => ink.clear());
-element('undo').addEventListener('click', () => ink.undo());
-element('redo').addEventListener('click', () => ink.redo());
-for (const choice of document.querySelectorAll('input[name=mode]')) {
-  choice.addEventListener('change', choose);
-}
+addEventListener('click', ({target}) => {
+  const button = /** @type {Element} */ (target).closest('button');
+  if (button?.id === 'undo') ink.go(-1);
+  else if (button?.id === 'redo') ink.go(1);
+  else if (button && (button.id === 'clear' || ink.strokes.length)) {
+    if (button.value) tell(ink.strokes, Number(button.value));
+    ink.clear();
+  }
+});
+element('mode').addEventListener('change', choose);
 for (const name of ['focus', 'blur']) pad.addEventListener(name, changed);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', changed);
 new ResizeObserver(changed).observe(pad);
-listenToTruths(ink);
 const photo = new Photo(settings, announce);
-showBars(null);
 element('network').textContent = settings.network;
 choose();
 reader.load().then(() => {

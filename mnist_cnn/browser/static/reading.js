@@ -17,9 +17,6 @@
  * @property {Model} model
  */
 
-// WebAssembly's kernels that are wrong: of negative numbers the largest is 0, strides are mixed up.
-const WRONG = ['MaxPool3D', 'Conv3DBackpropInputV2'];
-
 class Reader {
   /** @param {Settings} settings */
   constructor(settings) {
@@ -33,14 +30,10 @@ class Reader {
   async load() {
     const {model, format, adapter} = this.settings;
     const load = format === 'graph-model' ? tf.loadGraphModel : tf.loadLayersModel;
-    const wanted = new URLSearchParams(location.search).get('backend');
-    if (tf.wasm) tf.wasm.setWasmPaths(new URL('./', location.href).href);
-    for (const kernel of tf.getKernel ? WRONG : []) {
-      if (tf.getKernel(kernel, 'wasm')) tf.unregisterKernel(kernel, 'wasm');
-    }
+    tf.wasm?.setWasmPaths(new URL('./', location.href).href);
     // WebAssembly answers at once; WebGL compiles for seconds first, for a network this small.
-    let reason = new Error(`The back end ${wanted} does not work in this browser.`);
-    for (const name of wanted ? [wanted] : ['wasm', 'cpu']) {
+    let reason = new Error('TensorFlow.js does not work in this browser.');
+    for (const name of ['wasm', 'cpu']) {
       try {
         if (!tf.findBackendFactory(name) || !await tf.setBackend(name)) continue;
         this.backend = name;
@@ -63,27 +56,21 @@ class Reader {
     pictures.forEach((picture, i) =>
       values.set(picture.map((value) => low + value * (high - low)), i * size));
     const raw = ask(this.model, tf.tensor(values, [pictures.length, ...shape]));
-    return pictures.map((_, i) =>
-      this.judged(this.calibrated(Array.from(raw.slice(10 * i, 10 * i + 10)))));
+    return pictures.map((_, i) => this.judged([...raw.subarray(10 * i, 10 * i + 10)]));
   }
 
   /**
    * Temperature scaling (Guo et al. 2017): p^(1/T), normalised; T was fitted on validation images.
-   * @param {number[]} answers @returns {number[]}
+   * @param {number[]} outputs @returns {Answer}
    */
-  calibrated(answers) {
-    const largest = Math.max(...answers);
-    const logits = this.settings.adapter.output === 'logits';
-    const probabilities = logits ? answers.map((value) => Math.exp(value - largest)) : answers;
-    const powers = probabilities.map((p) => Math.max(p, 1e-12) ** (1 / this.settings.temperature));
+  judged(outputs) {
+    const {adapter, temperature, sure_from, none_below} = this.settings;
+    const logs = adapter.output === 'logits' ? outputs : outputs.map((p) => Math.log(Math.max(p, 1e-12)));
+    const largest = Math.max(...logs);
+    const powers = logs.map((value) => Math.exp((value - largest) / temperature));
     const sum = powers.reduce((a, b) => a + b);
-    return powers.map((power) => power / sum);
-  }
-
-  /** @param {number[]} shares @returns {Answer} */
-  judged(shares) {
+    const shares = powers.map((power) => power / sum);
     const share = Math.max(...shares);
-    const {sure_from, none_below} = this.settings;
     const state = share >= sure_from ? 'sure' : share < none_below ? 'none' : 'unsure';
     return {state, digit: shares.indexOf(share), share, shares};
   }

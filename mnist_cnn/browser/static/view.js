@@ -68,19 +68,17 @@ function percent(share) {
 
 /** @param {Answer | null} answer null: there is no ink @returns {string} what it says */
 function showAnswer(answer) {
-  const named = answer && `${answer.digit === 8 ? 'an' : 'a'} ${answer.digit}`;
+  const state = answer?.state ?? 'empty';
+  const digit = !answer || state === 'none' ? '' : String(answer.digit);
+  const named = `${digit === '8' ? 'an' : 'a'} ${digit}`;
   const words = {
     empty: 'Draw a digit from 0 to\u00a09.',
     none: 'This is no digit.',
     unsure: `Not sure. Perhaps ${named}?`,
     sure: `This is ${named}.`,
-  }[answer ? answer.state : 'empty'];
-  const digit = !answer || answer.state === 'none' ? '' : String(answer.digit);
-  Object.assign(element('answer').dataset, {
-    state: answer ? answer.state : 'empty',
-    digit,
-    probability: answer ? answer.share.toFixed(4) : '',
-  });
+  }[state];
+  const probability = answer ? answer.share.toFixed(4) : '';
+  Object.assign(element('answer').dataset, {state, digit, probability});
   element('big').textContent = digit;
   element('words').textContent = words;
   element('share').textContent = digit && answer ? `${percent(answer.share)} certain` : '';
@@ -90,20 +88,13 @@ function showAnswer(answer) {
 
 /** @param {Answer | null} answer */
 function showBars(answer) {
-  const bars = element('bars');
-  for (let digit = bars.children.length; digit < 10; digit++) {
-    const item = document.createElement('li');
-    item.innerHTML = `<span class="track"><span class="fill"></span></span>${digit}`
-      + '<span class="hidden"></span>';
-    bars.append(item);
-  }
-  [...bars.children].forEach((item, digit) => {
+  [...element('bars').children].forEach((item, digit) => {
     const share = answer ? answer.shares[digit] : 0;
     const [track, words] = item.children;
     const fill = /** @type {HTMLElement} */ (track.firstChild);
     fill.style.transform = `translateY(${(100 * (1 - share)).toFixed(2)}%)`;
     words.textContent = answer ? `: ${percent(share)}` : '';
-    item.classList.toggle('winner', answer !== null && answer.state !== 'none' && answer.digit === digit);
+    item.classList.toggle('winner', answer?.digit === digit && answer.state !== 'none');
   });
 }
 
@@ -124,23 +115,13 @@ function showNumber(pad, rows, drawing) {
   const words = !read.length ? 'Write a number.'
     : !doubts ? 'Sure of every digit.'
       : read.length === 1 ? 'Not sure.' : `Not sure of ${doubts} of its ${read.length} digits.`;
-  const number = element('number');
-  Object.assign(number.dataset, {value, state: !read.length ? 'empty' : drawing ? 'reading' : 'read'});
-  const digit = (/** @type {Answer} */ {digit, state}, /** @type {string} */ mark) => {
-    const span = document.createElement('span');
-    span.className = state === 'sure' ? 'sure' : 'unsure';
-    span.textContent = state === 'sure' ? String(digit) : digit + mark;
-    return span;
-  };
-  const lines = rows.map((row) => {
-    const line = document.createElement('div');
-    line.className = 'row';
-    line.append(...row.map(({answer}) => digit(answer, '')));
-    return line;
-  });
-  const told = document.createElement('p');
-  told.textContent = words;
-  number.replaceChildren(...lines, told);
+  const state = !read.length ? 'empty' : drawing ? 'reading' : 'read';
+  Object.assign(element('number').dataset, {value, state});
+  const digit = (/** @type {Answer} */ {digit, state}, mark = '') =>
+    state === 'sure' ? made('span', 'sure', `${digit}`) : made('span', 'unsure', digit + mark);
+  element('number').replaceChildren(
+    ...rows.map((row) => made('div', 'row', ...row.map(({answer}) => digit(answer)))),
+    made('p', '', words));
   element('labels').replaceChildren(...read.map(({box, answer}) => {
     const label = digit(answer, '?');
     label.style.left = `${side * (box.left + box.right) / 2}px`;
@@ -148,6 +129,13 @@ function showNumber(pad, rows, drawing) {
     return label;
   }));
   return read.length ? `${value.replaceAll('\n', ', ')}. ${words}` : words;
+}
+
+/** @param {string} tag @param {string} className @param {(Node | string)[]} inside @returns {HTMLElement} */
+function made(tag, className, ...inside) {
+  const one = Object.assign(document.createElement(tag), {className});
+  one.append(...inside);
+  return one;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
