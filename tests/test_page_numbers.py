@@ -11,7 +11,7 @@ from tests.page import ALL, PHONE, THREE, look, number_of
 def split_and_read(numbers):
     """Steps that put numbers through the page's own code; the last one tells of each its split."""
     script = """(numbers) => numbers.map((lines) => {
-      ink.sheet.strokes = lines.map((points) => ({id: ++ink.begun, width: 0.05, points}));
+      ink.replace(lines.map((points) => ({id: ++ink.begun, width: 0.05, points})));
       return split(lines, answerTo).map((row) => row.map((group) => group.strokes));
     })"""
     return ("eval", f"({script})({json.dumps(numbers)})")

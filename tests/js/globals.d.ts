@@ -3,6 +3,7 @@ declare const tf: any;
 declare function prepare(strokes: {points: [number, number][]}[]): Float32Array | null;
 declare const FIT: number;
 declare const PEN: number;
+declare function bounds(lines: number[][][]): {left: number, top: number, right: number, bottom: number, side: number};
 declare function clamp(value: number, low: number, high: number): number;
 declare function centred(ink: Float64Array, rows: number, columns: number): Float32Array;
 // In a worker.

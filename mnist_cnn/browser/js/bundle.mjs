@@ -106,5 +106,5 @@ export async function library(modules, model, weightData, shape) {
 
 // Without what only people read; names that other scripts use stay.
 export function minified(modules, text, loader) {
-  return esbuild(modules).transformSync(text, {loader, minify: true, target: 'es2020'}).code;
+  return esbuild(modules).transformSync(text, {loader, minify: true, target: 'es2022'}).code;
 }

@@ -2,7 +2,7 @@
 // of tfjs-layers and of tfjs-backend-cpu is for training and for other layers, and a phone takes long
 // to read it. bundle.mjs takes this only for a model that the whole library answers alike.
 import '@tensorflow/tfjs-core/dist/flags';
-import {DataStorage, KernelBackend} from '@tensorflow/tfjs-core/dist/backends/backend';
+import {KernelBackend} from '@tensorflow/tfjs-core/dist/backends/backend';
 import {ENGINE} from '@tensorflow/tfjs-core/dist/engine';
 import {decodeWeights} from '@tensorflow/tfjs-core/dist/io/io_utils';
 import {registerKernel} from '@tensorflow/tfjs-core/dist/kernel_registry';
@@ -14,7 +14,7 @@ export const setBackend = (name) => ENGINE.setBackend(name);
 export const findBackendFactory = (name) => ENGINE.findBackendFactory(name);
 
 class Arrays extends KernelBackend {
-  data = new DataStorage(this, ENGINE);
+  data = new Map();
 
   write(values) {
     const dataId = {};
@@ -24,7 +24,7 @@ class Arrays extends KernelBackend {
 
   readSync = (dataId) => this.data.get(dataId);
   disposeData = (dataId) => this.data.delete(dataId);
-  numDataIds = () => this.data.numDataIds();
+  numDataIds = () => this.data.size;
 }
 ENGINE.registerBackend('cpu', () => new Arrays());
 ENGINE.ENV.setPlatform('browser', {isTypedArray: ArrayBuffer.isView});
@@ -33,8 +33,7 @@ ENGINE.ENV.setPlatform('browser', {isTypedArray: ArrayBuffer.isView});
 function kernel(kernelName, compute) {
   registerKernel({kernelName, backendName: 'cpu', kernelFunc({inputs, attrs, backend}) {
     const given = {};
-    for (const name in inputs) {
-      const {shape, dataId} = inputs[name];
+    for (const [name, {shape, dataId}] of Object.entries(inputs)) {
       given[name] = {shape, values: backend.readSync(dataId)};
     }
     const {shape, values} = compute(given, attrs);
@@ -102,9 +101,8 @@ const convolution = kernel('FusedConv2D', ({x, filter, bias}, {strides, activati
     add(count, values, weights, filter.values, filters, sums, i * filters);
   }
   const least = activation === 'relu' ? 0 : -Infinity;
-  for (let i = 0; i < sums.length; i++) {
-    sums[i] = Math.max(least, bias ? sums[i] + bias.values[i % filters] : sums[i]);
-  }
+  const shift = bias?.values ?? [0];
+  for (let i = 0; i < sums.length; i++) sums[i] = Math.max(least, sums[i] + shift[i % shift.length]);
   return {shape: [...shape, filters], values: sums};
 });
 
@@ -124,8 +122,8 @@ const pooling = kernel('MaxPool', ({x}, {filterSize, strides}) => {
 });
 
 const normalisation = kernel('FusedBatchNorm', ({x, mean, variance, scale, offset}, {epsilon}) => {
-  const factors = variance.values.map((value, i) => (scale?.values[i] ?? 1) / Math.sqrt(value + epsilon));
-  const shifts = mean.values.map((value, i) => (offset?.values[i] ?? 0) - value * factors[i]);
+  const factors = scale.values.map((value, i) => value / Math.sqrt(variance.values[i] + epsilon));
+  const shifts = offset.values.map((value, i) => value - mean.values[i] * factors[i]);
   const size = factors.length;
   return {...x, values: x.values.map((value, i) => value * factors[i % size] + shifts[i % size])};
 });
@@ -133,56 +131,41 @@ const normalisation = kernel('FusedBatchNorm', ({x, mean, variance, scale, offse
 const relu = kernel('Relu', ({x}) => ({...x, values: x.values.map((value) => Math.max(0, value))}));
 const reshape = kernel('Reshape', ({x: {values}}, {shape}) => ({shape, values}));
 const softmax = kernel('Softmax', ({x: {shape, values}}) => {
-  const size = shape[shape.length - 1];
-  const shares = new Float32Array(values.length);
-  for (let from = 0; from < values.length; from += size) {
-    const row = values.subarray(from, from + size);
-    const powers = row.map((value) => Math.exp(value - Math.max(...row)));
-    const sum = powers.reduce((a, b) => a + b);
-    shares.set(powers.map((power) => power / sum), from);
-  }
-  return {shape, values: shares};
+  const size = shape[3];
+  const powers = Float64Array.from(values, (value) => Math.exp(value));
+  const sums = new Float64Array(values.length / size);
+  powers.forEach((power, i) => (sums[Math.floor(i / size)] += power));
+  return {shape, values: values.map((_, i) => powers[i] / sums[Math.floor(i / size)])};
 });
-
-function refuse(what) {
-  if (what) throw new Error(`the page's own layers do not do ${what}`);
-}
 
 // By class: its options and its weights by name, to a function from one tensor to the next.
 const LAYERS = {
   InputLayer: () => (x) => x,
   Dropout: () => (x) => x,
   Flatten: () => (x) => reshape({x}, {shape: [x.shape[0], 1, 1, x.size / x.shape[0]]}), // one pixel
-  ReLU({max_value, negative_slope, threshold}) {
-    refuse(max_value || negative_slope || threshold);
-    return (x) => relu({x});
+  ReLU: () => (x) => relu({x}),
+  Conv2D({strides, activation}, {kernel: filter, ...bias}) {
+    const convolved = (x) => convolution({x, filter, ...bias}, {strides, activation});
+    return activation === 'softmax' ? (x) => softmax({x: convolved(x)}) : convolved;
   },
-  Conv2D({strides, padding, activation}, {kernel: filter, ...bias}) {
-    refuse(padding !== 'valid' || !['linear', 'relu', 'softmax'].includes(activation));
-    const conv = (x) => convolution({x, filter, ...bias}, {strides, activation});
-    return activation === 'softmax' ? (x) => softmax({x: conv(x)}) : conv;
-  },
-  Dense: (config, {kernel: x, ...bias}) => LAYERS.Conv2D({...config, padding: 'valid', strides: [1, 1]},
+  Dense: ({activation}, {kernel: x, ...bias}) => LAYERS.Conv2D({strides: [1, 1], activation},
     {kernel: reshape({x}, {shape: [1, 1, ...x.shape]}), ...bias}),
-  MaxPooling2D({pool_size: filterSize, strides, padding}) {
-    refuse(padding !== 'valid');
-    return (x) => pooling({x}, {filterSize, strides});
-  },
-  BatchNormalization: ({epsilon}, {moving_mean: mean, moving_variance: variance, gamma, beta}) => (x) =>
-    normalisation({x, mean, variance, ...(gamma && {scale: gamma}), ...(beta && {offset: beta})}, {epsilon}),
+  MaxPooling2D: ({pool_size: filterSize, strides}) => (x) => pooling({x}, {filterSize, strides}),
+  BatchNormalization: ({epsilon}, {gamma: scale, beta: offset, moving_mean: mean, moving_variance}) =>
+    (x) => normalisation({x, scale, offset, mean, variance: moving_variance}, {epsilon}),
 };
 
 // Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
   const {modelTopology, weightSpecs, weightData} = await source.load();
-  const {class_name: kind, config} = modelTopology.model_config;
-  refuse(kind !== 'Sequential');
   const weights = Object.entries(decodeWeights(weightData, weightSpecs));
-  const steps = config.layers.map(({class_name, config}) => {
-    const start = `${config.name}/`;
-    const own = weights.filter(([name]) => name.startsWith(start));
+  const steps = modelTopology.model_config.config.layers.map(({class_name, config}) => {
+    const {name, padding = 'valid', activation = 'linear', max_value, negative_slope, threshold} = config;
+    if (padding !== 'valid' || !['linear', 'relu', 'softmax'].includes(activation)
+      || max_value || negative_slope || threshold) throw new Error(`${name} is no layer of a recipe`);
+    const own = weights.filter(([weight]) => weight.startsWith(`${name}/`));
     return LAYERS[class_name](
-      config, Object.fromEntries(own.map(([name, weight]) => [name.slice(start.length), weight])));
+      config, Object.fromEntries(own.map(([weight, value]) => [weight.slice(name.length + 1), value])));
   });
   return {predict: (inputs) => steps.reduce((x, step) => step(x), inputs)};
 }

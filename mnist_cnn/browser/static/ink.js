@@ -13,28 +13,26 @@ const CONTROLS = 'button, a, label, input, summary';
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
 class Ink {
-  /**
-   * @param {HTMLElement} pad
-   * @param {() => number} penWidth of the next stroke
-   * @param {() => void} changed called after every change of what is to be seen
-   */
+  begun = 0; // strokes
+  /** @type {Sheet} */
+  sheet = {versions: [[]], at: 0};
+  /** @type {Stroke | null} the stroke under the pen */
+  drawing = null;
+  /** @type {Point} where the arrow keys have the pen */
+  cursor = [0.5, 0.5];
+  /** @type {number | null} the finger, pen or mouse that is down; a second one is ignored */
+  pointer = null;
+
+  /** @param {HTMLElement} pad @param {() => number} penWidth of the next stroke
+   * @param {() => void} changed called after every change of what is to be seen */
   constructor(pad, penWidth, changed) {
     this.pad = pad;
     this.penWidth = penWidth;
     this.changed = changed;
-    this.begun = 0; // strokes
-    /** @type {Sheet} */
-    this.sheet = {versions: [[]], at: 0};
-    /** @type {Stroke | null} the stroke under the pen */
-    this.drawing = null;
-    /** @type {Point} where the arrow keys have the pen */
-    this.cursor = [0.5, 0.5];
-    /** @type {number | null} the finger, pen or mouse that is down; a second one is ignored */
-    this.pointer = null;
     addEventListener('pointerdown', (event) => this.down(event));
     addEventListener('pointermove', (event) => this.move(event));
-    addEventListener('pointerup', (event) => this.lift(event.pointerId));
-    addEventListener('pointercancel', (event) => this.lift(event.pointerId));
+    addEventListener('pointerup', ({pointerId}) => this.lift(pointerId));
+    addEventListener('pointercancel', ({pointerId}) => this.lift(pointerId));
     addEventListener('blur', () => this.lift(this.pointer));
     addEventListener('keydown', (event) => this.key(event));
   }
@@ -43,19 +41,11 @@ class Ink {
     return this.sheet.versions[this.sheet.at];
   }
 
-  /** @returns {Point} the lower right corner */
-  get corner() {
-    const {clientWidth, clientHeight} = this.pad;
-    const side = Math.min(clientWidth, clientHeight);
-    return [clientWidth / side, clientHeight / side];
-  }
-
   /** @param {number | null} pointer */
   lift(pointer) {
     if (pointer !== this.pointer) return;
-    const drawn = this.drawing;
     this.drawing = this.pointer = null;
-    if (drawn) this.changed();
+    this.changed();
   }
 
   /** @param {Sheet} sheet what is on the pad from now on */
@@ -100,24 +90,20 @@ class Ink {
     const target = /** @type {Element} */ (event.target);
     if (this.pointer !== null || event.button > 0 || target.closest(CONTROLS)) return;
     this.pointer = event.pointerId;
-    this.enter(event);
+    this.move(event);
   }
 
   /** A stroke begins where the pen, which is down, is on the pad. @param {PointerEvent} event */
-  enter(event) {
-    const point = this.at(event);
-    if (point.some((place, axis) => place < 0 || place > this.corner[axis])) return;
-    this.pad.setPointerCapture(event.pointerId);
-    this.begin(point, event.pointerId);
-  }
-
-  /** @param {PointerEvent} event */
   move(event) {
     if (event.pointerId !== this.pointer) return;
-    if (!this.drawing) return this.enter(event);
-    const passed = event.getCoalescedEvents?.() ?? [];
-    for (const one of passed.length ? passed : [event]) this.drawing.points.push(this.at(one));
-    this.changed();
+    if (this.drawing) {
+      const passed = event.getCoalescedEvents?.() ?? [];
+      for (const one of passed.length ? passed : [event]) this.drawing.points.push(this.at(one));
+      return this.changed();
+    }
+    if (document.elementFromPoint(event.clientX, event.clientY) !== this.pad) return;
+    this.pad.setPointerCapture(event.pointerId);
+    this.begin(this.at(event), event.pointerId);
   }
 
   /** @param {KeyboardEvent} event */
@@ -133,8 +119,9 @@ class Ink {
     if (document.activeElement !== this.pad || (key !== ' ' && !arrow)) return;
     event.preventDefault(); // no scrolling
     if (arrow) {
-      const [x, y] = this.cursor.map((place, axis) =>
-        clamp(place + KEY_STEP * arrow[axis], 0, this.corner[axis]));
+      const [width, height] = [this.pad.clientWidth, this.pad.clientHeight];
+      const [x, y] = [width, height].map((size, axis) => clamp(
+        this.cursor[axis] + KEY_STEP * arrow[axis], 0, size / Math.min(width, height)));
       this.cursor = [x, y];
       this.drawing?.points.push(this.cursor);
     } else if (this.drawing) this.drawing = null;

@@ -21,52 +21,29 @@ const SURE = -0.1; // logarithm of a confidence
 const NARROW = 0.12; // nothing counts as narrower
 const LEAST = -1.5; // logarithm of the confidence; nothing counts as less
 
-/** @param {[number, number][]} points @returns {Box} */
-function boxOf(points) {
-  const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
-  return {left: Math.min(...xs), right: Math.max(...xs), top: Math.min(...ys), bottom: Math.max(...ys)};
-}
-
 /** @param {Group} a @param {Group} b @returns {Group} both as one */
 function joined(a, b) {
-  return {
-    strokes: [...a.strokes, ...b.strokes].sort((one, other) => one - other),
-    box: {
-      left: Math.min(a.box.left, b.box.left), right: Math.max(a.box.right, b.box.right),
-      top: Math.min(a.box.top, b.box.top), bottom: Math.max(a.box.bottom, b.box.bottom),
-    },
-  };
+  const strokes = [...a.strokes, ...b.strokes].sort((one, other) => one - other);
+  return {strokes, box: bounds([a, b].map(({box}) => [[box.left, box.top], [box.right, box.bottom]]))};
 }
 
 /** @param {Group} group @returns {number} */
-function tall({box}) {
-  return box.bottom - box.top;
-}
+const tall = ({box}) => box.bottom - box.top;
 
 /** @param {Group} a @param {Group} b @returns {number} across, below 0 where they overlap */
-function gap({box: a}, {box: b}) {
-  return Math.max(a.left, b.left) - Math.min(a.right, b.right);
-}
+const gap = ({box: a}, {box: b}) => Math.max(a.left, b.left) - Math.min(a.right, b.right);
 
 /** @param {Group} a @param {Group} b @returns {number} down, below 0 where they overlap */
-function drop({box: a}, {box: b}) {
-  return Math.max(a.top, b.top) - Math.min(a.bottom, b.bottom);
-}
+const drop = ({box: a}, {box: b}) => Math.max(a.top, b.top) - Math.min(a.bottom, b.bottom);
 
-/** As a share of the narrower. @param {Group} a @param {Group} b @param {number} height
- * @returns {number} */
-function overlap(a, b, height) {
-  const widths = [a, b].map(({box}) => box.right - box.left);
-  return -gap(a, b) / Math.max(NARROW * height, Math.min(...widths));
-}
+/** @param {Group} a @param {Group} b @param {number} height @returns {number} share of the narrower */
+const overlap = (a, b, height) =>
+  -gap(a, b) / Math.max(NARROW * height, Math.min(...[a, b].map(({box}) => box.right - box.left)));
 
-/**
- * @param {[number, number][][]} lines points of each stroke, in the order of writing
- * @param {Reads} reads
- * @returns {Group[][]}
- */
+/** @param {[number, number][][]} lines points of each stroke, in the order of writing
+ * @param {Reads} reads @returns {Group[][]} */
 function split(lines, reads) {
-  const strokes = lines.map((points, i) => ({strokes: [i], box: boxOf(points)}));
+  const strokes = lines.map((points, i) => ({strokes: [i], box: bounds([points])}));
   const heights = strokes.map(tall).sort((a, b) => b - a);
   const height = heights[Math.floor(heights.length / 4)] || 1; // of a digit, about
   return rowsOf(strokes, height).map((row) => digitsOf(row, height, reads));
@@ -74,26 +51,22 @@ function split(lines, reads) {
 
 /** @param {Group[]} strokes @param {number} height @returns {Group[][]} */
 function rowsOf(strokes, height) {
-  /** @type {{whole: Group, strokes: Group[]}[]} */
+  /** @type {Group[][]} */
   let rows = [];
   const low = (/** @type {Group} */ stroke) => tall(stroke) < LOW * height;
   for (const stroke of strokes.filter((one) => !low(one))) {
-    const near = rows.filter(({strokes}) => strokes.some((other) =>
+    const near = rows.filter((row) => row.some((other) =>
       -drop(stroke, other) > 0.5 * Math.min(tall(stroke), tall(other))));
-    const row = {whole: stroke, strokes: [stroke]};
-    for (const other of near) {
-      row.whole = joined(row.whole, other.whole);
-      row.strokes.push(...other.strokes);
-    }
-    rows = [...rows.filter((one) => !near.includes(one)), row];
+    rows = [...rows.filter((row) => !near.includes(row)), [stroke, ...near.flat()]];
   }
+  const away = (/** @type {Group[]} */ row, /** @type {Group} */ one) => drop(row.reduce(joined), one);
   for (const stroke of strokes.filter(low)) {
-    const [nearest] = [...rows].sort((a, b) => drop(a.whole, stroke) - drop(b.whole, stroke));
-    if (nearest) nearest.strokes.push(stroke);
-    else rows.push({whole: stroke, strokes: [stroke]});
+    const [nearest] = [...rows].sort((a, b) => away(a, stroke) - away(b, stroke));
+    if (nearest) nearest.push(stroke);
+    else rows.push([stroke]);
   }
-  rows.sort((a, b) => a.whole.box.top - b.whole.box.top);
-  return rows.map((row) => row.strokes.sort((a, b) => a.strokes[0] - b.strokes[0]));
+  rows.sort((a, b) => a.reduce(joined).box.top - b.reduce(joined).box.top);
+  return rows.map((row) => row.sort((a, b) => a.strokes[0] - b.strokes[0]));
 }
 
 /** @param {Group[]} row @param {number} height @param {Reads} reads @returns {Group[]} */
@@ -114,8 +87,7 @@ function digitsOf(row, height, reads) {
     if (!nearest || gap(nearest, part) > APART * height) continue;
     digits = [...digits.filter((digit) => digit !== part && digit !== nearest), joined(nearest, part)];
   }
-  const middle = (/** @type {Group} */ {box}) => box.left + box.right;
-  return digits.sort((a, b) => middle(a) - middle(b));
+  return digits.sort(({box: a}, {box: b}) => a.left + a.right - b.left - b.right);
 }
 
 /** Whether a stroke is of the digit before it. @param {Group} digit @param {Group} stroke

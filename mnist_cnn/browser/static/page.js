@@ -5,10 +5,11 @@
 const TITLES = {digit: 'Draw a digit', number: 'Write a number', picture: 'Read a picture'};
 
 /** @type {Settings} */
-const settings = JSON.parse(element('settings').textContent ?? '');
-const pad = /** @type {HTMLCanvasElement} */ (element('pad'));
+const settings = JSON.parse(element('settings').textContent);
+const pad = element('pad');
 const reader = new Reader(settings);
-const ink = new Ink(pad, penWidth, changed);
+// The pen's width, of the pad's shorter side, is finer for the smaller digits of a number.
+const ink = new Ink(pad, () => Number(chosen('width')) * (mode === 'number' ? 0.6 : 1), changed);
 /** @type {Record<string, Sheet>} */
 const sheets = {};
 /** @type {Map<string, Answer>} to strokes that did not change */
@@ -17,15 +18,8 @@ const known = new Map();
 let mode = 'digit';
 let waiting = false;
 
-/** @param {string} name @returns {string} */
-function chosen(name) {
-  return /** @type {HTMLInputElement} */ (document.querySelector(`input[name=${name}]:checked`)).value;
-}
-
-/** Of the pad's shorter side; finer for the smaller digits of a number. @returns {number} */
-function penWidth() {
-  return Number(chosen('width')) * (mode === 'number' ? 0.6 : 1);
-}
+/** @param {string} name @returns {any} the value of the choice */
+const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.getAttribute('value');
 
 function changed() {
   if (waiting || mode === 'picture') return;
@@ -34,23 +28,18 @@ function changed() {
     waiting = false;
     paint(pad, ink.strokes, pad.matches(':focus-visible') ? ink.cursor : null);
     document.body.toggleAttribute('data-empty', !ink.strokes.length);
-    element('undo').toggleAttribute('disabled', !ink.sheet.at);
-    element('redo').toggleAttribute('disabled', !ink.sheet.versions[ink.sheet.at + 1]);
-    if (mode === 'digit') showPicture(prepare(ink.strokes));
+    element('undo').disabled = !ink.sheet.at;
+    element('redo').disabled = !ink.sheet.versions[ink.sheet.at + 1];
+    const picture = mode === 'digit' ? prepare(ink.strokes) : null;
+    showPicture(picture);
     if (!reader.model) return;
-    const words = mode === 'digit' ? digit() : number();
+    const started = performance.now();
+    const answer = picture && reader.read([picture])[0];
+    if (answer) element('answer').dataset.milliseconds = (performance.now() - started).toFixed(2);
+    const words = mode === 'digit' ? showAnswer(answer) : number();
     if (ink.drawing) clearTimeout(resting);
     else announce(words);
   });
-}
-
-/** @returns {string} */
-function digit() {
-  const picture = prepare(ink.strokes);
-  const started = performance.now();
-  const answer = picture && reader.read([picture])[0];
-  if (answer) element('answer').dataset.milliseconds = (performance.now() - started).toFixed(2);
-  return showAnswer(answer);
 }
 
 /** @returns {string} */
@@ -64,40 +53,26 @@ function number() {
 function answerTo(indices) {
   const strokes = indices.map((i) => ink.strokes[i]);
   const key = strokes.map(({id, points}) => `${id}:${points.length}`).join();
-  let answer = known.get(key);
-  if (!answer) {
-    [answer] = reader.read([/** @type {Float32Array} */ (prepare(strokes))]);
-    if (known.size > 1000) known.clear();
-    known.set(key, answer);
-  }
-  return answer;
+  if (known.size > 1000) known.clear();
+  if (!known.has(key)) known.set(key, reader.read([/** @type {any} */ (prepare(strokes))])[0]);
+  return /** @type {Answer} */ (known.get(key));
 }
 
 function choose() {
   sheets[mode] = ink.sheet;
-  mode = /** @type {keyof TITLES} */ (chosen('mode'));
+  mode = chosen('mode');
   document.body.dataset.mode = mode;
   document.title = element('title').textContent = TITLES[mode];
   ink.turn(sheets[mode] ?? {versions: [[]], at: 0});
   if (mode === 'picture') photo.again();
 }
 
-/** Between frames, so that all is compiled when the pen comes. @param {number} answers */
-function warm(answers) {
-  if (!answers || ink.strokes.length) return;
-  const wave = Array.from({length: 60}, (_, i) => /** @type {Point} */ ([i, 30 * Math.sin(i / 9)]));
-  reader.read([/** @type {Float32Array} */ (prepare([{points: wave}]))]);
-  setTimeout(warm, 20, answers - 1);
-}
-
 addEventListener('click', ({target}) => {
   const button = /** @type {Element} */ (target).closest('button');
+  if (button?.value && ink.strokes.length) tell(ink.strokes, Number(button.value));
   if (button?.id === 'undo') ink.go(-1);
   else if (button?.id === 'redo') ink.go(1);
-  else if (button && (button.id === 'clear' || ink.strokes.length)) {
-    if (button.value) tell(ink.strokes, Number(button.value));
-    ink.clear();
-  }
+  else if (button) ink.clear();
 });
 element('mode').addEventListener('change', choose);
 for (const name of ['focus', 'blur']) pad.addEventListener(name, changed);
@@ -110,9 +85,7 @@ reader.load().then(() => {
   Object.assign(element('answer').dataset, {
     backend: reader.backend, ready: performance.now().toFixed(0)});
   changed();
-  warm(20);
-}, (error) => {
-  element('words').textContent = location.protocol === 'file:' && !settings.model.data
-    ? 'A browser does not load a model from a file. Open digits.html, or: mlflow run . -e serve'
-    : `The network could not be loaded: ${error.message}`;
+}, ({message}) => {
+  element('words').textContent = `The network could not be loaded: ${message}${
+    location.protocol === 'file:' ? '. From a file only digits.html works.' : ''}`;
 });

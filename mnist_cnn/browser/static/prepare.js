@@ -19,67 +19,52 @@ function prepare(strokes) {
   const lines = cleaned(strokes.map(({points}) => points));
   if (!lines.length) return null;
   const box = bounds(lines);
-  const scale = (FIT - PEN) / Math.max(box.width, box.height, SMALLEST);
+  const scale = (FIT - PEN) / Math.max(box.side, SMALLEST);
   const ink = new Float64Array(FIT * FIT);
   for (const points of lines) {
-    const placed = points.map(([x, y]) => [
-      (x - box.left) * scale + PEN / 2,
-      (y - box.top) * scale + PEN / 2,
-    ]);
+    const placed = points.map(([x, y]) =>
+      [(x - box.left) * scale + PEN / 2, (y - box.top) * scale + PEN / 2]);
     placed.forEach((end, i) => line(ink, placed[Math.max(0, i - 1)], end));
   }
-  const [rows, columns] = [box.height, box.width].map((side) => Math.ceil(side * scale + PEN));
+  const [rows, columns] = [box.bottom - box.top, box.right - box.left].map((side) =>
+    Math.ceil(side * scale + PEN));
   return centred(ink, rows, columns);
 }
 
 // Strokes without taps that fell beside the digit and without points on the spot.
 function cleaned(strokes) {
   const lines = strokes.filter((points) => points.length);
-  if (!lines.length) return [];
-  const sizes = lines.map((points) => side([points]));
-  const largest = Math.max(...sizes);
-  const main = bounds(lines.filter((_, i) => sizes[i] >= TAP * largest));
-  const kept = lines.filter((points, i) =>
-    sizes[i] >= TAP * largest || distance(bounds([points]), main) <= ASIDE * largest);
-  const step = STEP * side(kept);
+  const boxes = lines.map((points) => bounds([points]));
+  const largest = Math.max(...boxes.map(({side}) => side));
+  const main = bounds(lines.filter((_, i) => boxes[i].side >= TAP * largest));
+  const kept = lines.filter((_, i) => {
+    const {left, top, right, bottom, side} = boxes[i];
+    return side >= TAP * largest || Math.hypot(Math.max(left - main.right, main.left - right, 0),
+      Math.max(top - main.bottom, main.top - bottom, 0)) <= ASIDE * largest;
+  });
+  const step = STEP * bounds(kept).side;
   return kept.map((points) => {
-    const thinned = [points[0]];
-    for (const point of points.slice(1)) {
-      const [x, y] = thinned[thinned.length - 1];
-      if (Math.hypot(point[0] - x, point[1] - y) > step) thinned.push(point);
-    }
-    return thinned;
+    let last = points[0];
+    return points.filter((point, i) => {
+      const far = !i || Math.hypot(point[0] - last[0], point[1] - last[1]) > step;
+      if (far) last = point;
+      return far;
+    });
   });
 }
 
+// `side` is the longer one.
 function bounds(lines) {
-  const box = {left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity};
-  for (const [x, y] of lines.flat()) {
-    box.left = Math.min(box.left, x);
-    box.right = Math.max(box.right, x);
-    box.top = Math.min(box.top, y);
-    box.bottom = Math.max(box.bottom, y);
-  }
-  return {...box, width: box.right - box.left, height: box.bottom - box.top};
-}
-
-function side(lines) {
-  const {width, height} = bounds(lines);
-  return Math.max(width, height);
-}
-
-// Between two boxes; 0 if they touch.
-function distance(a, b) {
-  const across = Math.max(a.left - b.right, b.left - a.right, 0);
-  const down = Math.max(a.top - b.bottom, b.top - a.bottom, 0);
-  return Math.hypot(across, down);
+  const [xs, ys] = [0, 1].map((axis) => lines.flatMap((points) => points.map((point) => point[axis])));
+  const [left, top, right, bottom] = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+  return {left, top, right, bottom, side: Math.max(right - left, bottom - top)};
 }
 
 // A line of width PEN from one point to another, onto FIT × FIT; its edge fades over one pixel.
 function line(ink, [x0, y0], [x1, y1]) {
   const reach = PEN / 2 + 1;
-  const [left, right] = [Math.min(x0, x1) - reach, Math.max(x0, x1) + reach].map(inside);
-  const [top, bottom] = [Math.min(y0, y1) - reach, Math.max(y0, y1) + reach].map(inside);
+  const [left, top, right, bottom] = [Math.min(x0, x1) - reach, Math.min(y0, y1) - reach,
+    Math.max(x0, x1) + reach, Math.max(y0, y1) + reach].map((at) => clamp(Math.floor(at), 0, FIT - 1));
   const length2 = (x1 - x0) ** 2 + (y1 - y0) ** 2;
   for (let row = top; row <= bottom; row++) {
     for (let column = left; column <= right; column++) {
@@ -92,10 +77,6 @@ function line(ink, [x0, y0], [x1, y1]) {
       ink[at] = Math.max(ink[at], clamp(PEN / 2 + 0.5 - away, 0, 1));
     }
   }
-}
-
-function inside(value) {
-  return clamp(Math.floor(value), 0, FIT - 1);
 }
 
 function clamp(value, low, high) {
@@ -111,8 +92,8 @@ function centred(ink, rows, columns) {
     down += value * Math.floor(i / FIT);
     across += value * (i % FIT);
   });
-  const top = clamp(Math.floor(SIDE / 2 - down / mass + 0.5 + EVEN), 0, SIDE - rows);
-  const left = clamp(Math.floor(SIDE / 2 - across / mass + 0.5 + EVEN), 0, SIDE - columns);
+  const [top, left] = [[down, rows], [across, columns]].map(([sum, length]) =>
+    clamp(Math.floor(SIDE / 2 - sum / mass + 0.5 + EVEN), 0, SIDE - length));
   const picture = new Float32Array(SIDE * SIDE);
   ink.forEach((value, i) => {
     if (value) picture[(top + Math.floor(i / FIT)) * SIDE + left + (i % FIT)] = value;
@@ -121,4 +102,4 @@ function centred(ink, rows, columns) {
 }
 
 // Under Node, for the tests and for convert, which replays recorded strokes through this file.
-if (typeof module === 'object') module.exports = {prepare, cleaned};
+if (typeof module === 'object') module.exports = {prepare};

@@ -2,28 +2,22 @@
 // The network: loaded, asked, and its answers as probabilities with what may be said of them.
 'use strict';
 
-/** @typedef {{weights: object[], paths: string[]}} Shards */
-/** @typedef {{weightsManifest: Shards[], data?: string}} Model model.json; in digits.html with weights */
+/** @typedef {{weights: object[], paths: string[]}[]} Manifest */
+/** @typedef {{weightsManifest: Manifest, data?: string}} Model model.json, in digits.html with weights */
 /** @typedef {'empty' | 'none' | 'unsure' | 'sure'} State */
 /** @typedef {{state: State, digit: number, share: number, shares: number[]}} Answer */
-/**
- * @typedef {object} Settings
- * @property {string} format of the model: layers-model or graph-model
- * @property {number} temperature
- * @property {number} sure_from
- * @property {number} none_below an answer of less confidence than this is no digit
- * @property {{low: number, high: number, shape: number[], output: string}} adapter
- * @property {string} network which network it is
- * @property {Model} model
- */
+/** @typedef {{low: number, high: number, shape: number[], output: string}} Adapter */
+/** @typedef {{temperature: number, sure_from: number, none_below: number}} Limits of confidence */
+/** @typedef {{format: string, model: Model, adapter: Adapter, network: string} & Limits} Settings */
 
 class Reader {
+  /** @type {any} of TensorFlow.js, null until it is loaded */
+  model = null;
+  backend = '';
+
   /** @param {Settings} settings */
   constructor(settings) {
     this.settings = settings;
-    /** @type {any} */
-    this.model = null;
-    this.backend = '';
   }
 
   /** With the first back end that answers. */
@@ -51,18 +45,15 @@ class Reader {
   /** @param {Float32Array[]} pictures 28 × 28 each, in 0..1 @returns {Answer[]} */
   read(pictures) {
     const {low, high, shape} = this.settings.adapter;
-    const size = 28 * 28;
-    const values = new Float32Array(pictures.length * size);
+    const values = new Float32Array(28 * 28 * pictures.length);
     pictures.forEach((picture, i) =>
-      values.set(picture.map((value) => low + value * (high - low)), i * size));
+      values.set(picture.map((value) => low + value * (high - low)), 28 * 28 * i));
     const raw = ask(this.model, tf.tensor(values, [pictures.length, ...shape]));
     return pictures.map((_, i) => this.judged([...raw.subarray(10 * i, 10 * i + 10)]));
   }
 
-  /**
-   * Temperature scaling (Guo et al. 2017): p^(1/T), normalised; T was fitted on validation images.
-   * @param {number[]} outputs @returns {Answer}
-   */
+  /** Temperature scaling (Guo et al. 2017): p^(1/T), normalised; T was fitted on validation images.
+   * @param {number[]} outputs @returns {Answer} */
   judged(outputs) {
     const {adapter, temperature, sure_from, none_below} = this.settings;
     const logs = adapter.output === 'logits' ? outputs : outputs.map((p) => Math.log(Math.max(p, 1e-12)));
@@ -91,20 +82,17 @@ function ask(model, inputs) {
 async function whole({data, ...model}) {
   const groups = model.weightsManifest;
   const weightData = data ? decoded(data)
-    : await Promise.all(groups.flatMap(({paths}) => paths).map(fetched));
+    : await Promise.all(groups.flatMap(({paths}) => paths).map(async (path) => {
+      const response = await fetch(path);
+      if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
+      return response.arrayBuffer();
+    }));
   return {...model, weightSpecs: groups.flatMap(({weights}) => weights), weightData};
-}
-
-/** @param {string} path @returns {Promise<ArrayBuffer>} */
-async function fetched(path) {
-  const response = await fetch(path);
-  if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
-  return response.arrayBuffer();
 }
 
 /** @param {string} data in base64 @returns {ArrayBuffer} */
 function decoded(data) {
   const {fromBase64} = /** @type {any} */ (Uint8Array); // browsers since 2025
-  if (fromBase64) return fromBase64.call(Uint8Array, data).buffer;
-  return Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer;
+  return (fromBase64 ? fromBase64.call(Uint8Array, data)
+    : Uint8Array.from(atob(data), (character) => character.charCodeAt(0))).buffer;
 }

@@ -10,9 +10,8 @@ const told = [];
 function tell(strokes, digit) {
   told.push({digit, strokes: strokes.map(({width, points}) =>
     ({width, points: points.map((point) => point.map((value) => Math.round(1000 * value) / 1000))}))});
-  const save = /** @type {HTMLAnchorElement} */ (element('save'));
-  URL.revokeObjectURL(save.href);
-  save.href = URL.createObjectURL(new Blob([JSON.stringify({drawings: told})], {type: 'application/json'}));
-  save.textContent = `Save ${told.length} drawing${told.length > 1 ? 's' : ''}`;
-  save.hidden = false;
+  URL.revokeObjectURL(element('save').href);
+  const href = URL.createObjectURL(new Blob([JSON.stringify({drawings: told})]));
+  const textContent = `Save ${told.length} drawing${told.length > 1 ? 's' : ''}`;
+  Object.assign(element('save'), {href, textContent, hidden: false});
 }

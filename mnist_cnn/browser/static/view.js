@@ -4,15 +4,11 @@
 
 const REST = 700; // milliseconds without a change, and the pen up, until the answer is announced
 
-/** @param {string} id @returns {HTMLElement} */
-function element(id) {
-  return /** @type {HTMLElement} */ (document.getElementById(id));
-}
+/** @param {string} id @returns {any} of the class that index.html gives it */
+const element = (id) => document.getElementById(id);
 
-/**
- * The strokes as smooth curves, and the pen of the arrow keys.
- * @param {HTMLCanvasElement} pad @param {Stroke[]} strokes @param {Point | null} cursor
- */
+/** The strokes as smooth curves, and the pen of the arrow keys. @param {HTMLCanvasElement} pad
+ * @param {Stroke[]} strokes @param {Point | null} cursor */
 function paint(pad, strokes, cursor) {
   const scale = devicePixelRatio;
   const [width, height] = [pad.clientWidth, pad.clientHeight].map((v) => Math.round(v * scale));
@@ -20,32 +16,31 @@ function paint(pad, strokes, cursor) {
   const side = Math.min(width, height);
   const context = /** @type {CanvasRenderingContext2D} */ (pad.getContext('2d'));
   const {color, backgroundColor, accentColor} = getComputedStyle(pad);
-  // Not clearRect: where graphics are accelerated, the old strokes then stay until something is
-  // drawn.
+  // Not clearRect: where graphics are accelerated, old strokes then stay until something is drawn.
   context.fillStyle = backgroundColor;
   context.fillRect(0, 0, width, height);
   context.strokeStyle = context.fillStyle = color;
   context.lineCap = context.lineJoin = 'round';
-  for (const stroke of strokes) {
-    context.lineWidth = stroke.width * side;
-    const points = stroke.points.map(([x, y]) => [x * side, y * side]);
-    const [[x0, y0]] = points;
-    context.beginPath(); // a line of no length is not stroked: a tap is a circle
-    context.arc(x0, y0, context.lineWidth / 2, 0, 2 * Math.PI);
+  const circle = (/** @type {Point} */ [x, y], /** @type {number} */ radius) => {
+    context.beginPath();
+    context.arc(x * side, y * side, radius, 0, 2 * Math.PI);
+  };
+  for (const {width, points} of strokes) {
+    context.lineWidth = width * side;
+    circle(points[0], width * side / 2); // a line of no length is not stroked: a tap is a circle
     context.fill();
     context.beginPath();
-    context.moveTo(x0, y0);
-    points.slice(1).forEach(([x, y], i, rest) => {
-      const [nextX, nextY] = rest[i + 1] ?? [x, y];
-      context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
+    points.forEach(([x, y], i) => {
+      const [nextX, nextY] = points[i + 1] ?? [x, y];
+      if (i) context.quadraticCurveTo(x * side, y * side, (x + nextX) / 2 * side, (y + nextY) / 2 * side);
+      else context.moveTo(x * side, y * side);
     });
     context.stroke();
   }
   if (cursor) {
     context.strokeStyle = accentColor;
     context.lineWidth = 2 * scale;
-    context.beginPath();
-    context.arc(cursor[0] * side, cursor[1] * side, 9 * scale, 0, 2 * Math.PI);
+    circle(cursor, 9 * scale);
     context.stroke();
   }
 }
@@ -53,12 +48,8 @@ function paint(pad, strokes, cursor) {
 /** @param {Float32Array | null} picture 28 × 28 in 0..1 */
 function showPicture(picture) {
   const image = new ImageData(28, 28);
-  for (let i = 0; i < 28 * 28; i++) {
-    const value = picture ? Math.round(255 * picture[i]) : 0;
-    image.data.set([value, value, value, 255], 4 * i);
-  }
-  const canvas = /** @type {HTMLCanvasElement} */ (element('seen'));
-  /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d')).putImageData(image, 0, 0);
+  picture?.forEach((value, i) => image.data.set([255, 255, 255, 255 * value], 4 * i));
+  element('seen').getContext('2d').putImageData(image, 0, 0);
 }
 
 /** @param {number} share @returns {string} */
@@ -77,36 +68,23 @@ function showAnswer(answer) {
     unsure: `Not sure. Perhaps ${named}?`,
     sure: `This is ${named}.`,
   }[state];
-  const probability = answer ? answer.share.toFixed(4) : '';
-  Object.assign(element('answer').dataset, {state, digit, probability});
+  Object.assign(element('answer').dataset, {state, digit, probability: answer?.share.toFixed(4) ?? ''});
   element('big').textContent = digit;
   element('words').textContent = words;
   element('share').textContent = digit && answer ? `${percent(answer.share)} certain` : '';
-  showBars(answer);
-  return words;
-}
-
-/** @param {Answer | null} answer */
-function showBars(answer) {
-  [...element('bars').children].forEach((item, digit) => {
-    const share = answer ? answer.shares[digit] : 0;
+  [...element('bars').children].forEach((item, i) => {
     const [track, words] = item.children;
-    const fill = /** @type {HTMLElement} */ (track.firstChild);
-    fill.style.transform = `translateY(${(100 * (1 - share)).toFixed(2)}%)`;
-    words.textContent = answer ? `: ${percent(share)}` : '';
-    item.classList.toggle('winner', answer?.digit === digit && answer.state !== 'none');
+    track.firstChild.style.transform = `translateY(${100 - 100 * (answer?.shares[i] ?? 0)}%)`;
+    words.textContent = answer ? `: ${percent(answer.shares[i])}` : '';
+    item.classList.toggle('winner', digit === String(i));
   });
+  return words;
 }
 
 /** @typedef {{box: Box, answer: Answer}} Read a digit of a number, and where it stands */
 
-/**
- * A number above its digits, and as a whole.
- * @param {HTMLCanvasElement} pad
- * @param {Read[][]} rows
- * @param {boolean} drawing
- * @returns {string} what it says
- */
+/** A number above its digits, and as a whole. @param {HTMLCanvasElement} pad @param {Read[][]} rows
+ * @param {boolean} drawing @returns {string} what it says */
 function showNumber(pad, rows, drawing) {
   const side = Math.min(pad.clientWidth, pad.clientHeight);
   const read = rows.flat();
@@ -124,27 +102,26 @@ function showNumber(pad, rows, drawing) {
     made('p', '', words));
   element('labels').replaceChildren(...read.map(({box, answer}) => {
     const label = digit(answer, '?');
-    label.style.left = `${side * (box.left + box.right) / 2}px`;
-    label.style.top = `${Math.max(32, side * box.top - 12)}px`;
+    const [left, top] = [side * (box.left + box.right) / 2, Math.max(32, side * box.top - 12)];
+    Object.assign(label.style, {left: `${left}px`, top: `${top}px`});
     return label;
   }));
   return read.length ? `${value.replaceAll('\n', ', ')}. ${words}` : words;
 }
 
-/** @param {string} tag @param {string} className @param {(Node | string)[]} inside @returns {HTMLElement} */
+/** @param {string} tag @param {string} className @param {(Node | string)[]} inside */
 function made(tag, className, ...inside) {
   const one = Object.assign(document.createElement(tag), {className});
   one.append(...inside);
   return one;
 }
 
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let resting;
+let resting = 0;
 
 /** Announced once nothing has changed for a while. @param {string} words */
 function announce(words) {
   clearTimeout(resting);
-  resting = setTimeout(() => {
+  resting = window.setTimeout(() => {
     if (element('spoken').textContent !== words) element('spoken').textContent = words;
   }, REST);
 }
