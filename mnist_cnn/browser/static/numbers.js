@@ -46,11 +46,11 @@ function split(lines, reads) {
   const strokes = lines.map((points, i) => ({strokes: [i], box: bounds([points])}));
   const heights = strokes.map(tall).sort((a, b) => b - a);
   const height = heights[Math.floor(heights.length / 4)] || 1; // of a digit, about
-  return rowsOf(strokes, height).map((row) => digitsOf(row, height, reads));
+  return inRows(strokes, height).map((row) => digitsOf(row, height, reads));
 }
 
 /** @param {Group[]} strokes @param {number} height @returns {Group[][]} */
-function rowsOf(strokes, height) {
+function inRows(strokes, height) {
   /** @type {Group[][]} */
   let rows = [];
   const low = (/** @type {Group} */ stroke) => tall(stroke) < LOW * height;
