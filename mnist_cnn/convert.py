@@ -30,10 +30,13 @@ def convert(model: str | None, output: str, quantize: str, **options: Any) -> No
         started = time.perf_counter()
         output_folder.check(output)
         recorded = recordings.read(drawings)
-        source = registry.find(model) if model else registry.champion()
-        if source is None:
-            source = registry.find(f"models:/{registry.NAME}/latest")
-            print(f"There is no champion yet: converting {source}, the newest.")
+        newest = registry.find(model or f"models:/{registry.NAME}/latest")
+        source = newest if model else registry.champion() or newest
+        if source.version != newest.version:
+            told = f"Converting {source}, the champion; model={newest.uri} takes the newest."
+            print(told, flush=True)
+        elif not model:
+            print(f"Converting {source}, the newest.", flush=True)
         name_run(f"convert {source.short}")
         mlflow.set_tag("model_version", source.version)
         network, reduced = keras2.ready(registry.load(source))
@@ -56,7 +59,8 @@ def convert(model: str | None, output: str, quantize: str, **options: Any) -> No
             told += f"\n{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly."
             told += f"\nDraw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve"
         describe_run(told.replace("\n", "\n\n"))
-    print(tried.rename(columns=lambda name: name.removeprefix("tfjs_")).to_string())
+    tried = tried.rename(columns=lambda name: name.removeprefix("tfjs_"), index={"none": "float32"})
+    print(tried.to_string())
     print(("It was compared in float32, not in its own precision.\n" if reduced else "") + told)
 
 

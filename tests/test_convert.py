@@ -33,8 +33,13 @@ def whole(folder):
     return found["outputs"][0].shape == (1, 10)
 
 
-def test_champion_is_converted_and_proven(champion, store):
+def test_champion_is_converted_and_proven_and_the_newest_named(champion, store, capsys):
+    registry.register(f"models:/{champion.model_id}", {})  # a version 2 that nobody promoted
     assert cli.run(["convert"]) == 0
+    first, table, *_ = capsys.readouterr().out.splitlines()
+    told = "Converting version 1 of mnist-cnn, the champion; model=models:/mnist-cnn/2"
+    assert first == f"{told} takes the newest."
+    assert "gzip_bytes" in table, "said before it starts"
     assert whole(store / "out")
     (run, *_) = mlflow.search_runs(
         filter_string="tags.verb = 'convert'", order_by=["start_time DESC"], output_format="list"
@@ -52,7 +57,7 @@ def test_champion_is_converted_and_proven(champion, store):
 def test_auto_keeps_the_smallest_that_loses_nothing(champion, store, capsys):
     assert cli.run(["convert", "--quantize", "auto", "--output", "small"]) == 0
     out = capsys.readouterr().out
-    for width in tfjs.QUANTIZE:
+    for width in ("float32", *tfjs.QUANTIZE[1:]):
         assert f"\n{width} " in out
     assert whole(store / "small")
     assert sum(f.stat().st_size for f in model_files(store / "small")) < 2.2e5

@@ -1,5 +1,6 @@
 """Node and npm of the environment, and the JavaScript packages that package-lock.json pins."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -47,6 +48,8 @@ def modules(pins: Path = SCRIPTS) -> Path:
 def run(script: str | Path, *arguments: str) -> str:
     """Standard output of one of our scripts under Node. Raises UserError with its last words."""
     done = node([str(SCRIPTS / script), *arguments], **CAPTURED)
+    if "ENOSPC" in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode != 0:
         raise UserError(f"TensorFlow.js refused: {_reason(done)}")
     return str(done.stdout)

@@ -3,6 +3,7 @@
 Arrays are uint8: images (n, 28, 28, 1) with pixels 0 to 255, labels (n,) with digits 0 to 9.
 """
 
+import errno
 import gzip
 import hashlib
 import io
@@ -43,6 +44,10 @@ FILES = {
         "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
     },
 }
+
+# What the owner of the machine can set right: a full disk, no right, a file for a folder.
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+UNUSABLE |= {errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.ELOOP}
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,8 @@ def _cached(dataset: str) -> Path:
                     scratch.write_bytes(content)
                     os.replace(scratch, folder / name)
             except Exception as error:  # whatever went wrong there, the next source may do
+                if getattr(error, "errno", None) in UNUSABLE:  # but it went wrong here
+                    raise
                 failures.append(f"{source}: {str(error) or type(error).__name__}")
     if _damaged(folder, dataset):
         raise UserError(

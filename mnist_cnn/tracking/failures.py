@@ -1,6 +1,5 @@
 """How a failure of the store, the server or the disk is told, and what is tried again."""
 
-import errno
 import logging
 import re
 import sys
@@ -16,11 +15,9 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.db import utils as database
 from sqlalchemy.exc import SQLAlchemyError
 
+from mnist_cnn.learning.data import UNUSABLE
 from mnist_cnn.parameters import UserError
 
-# What the owner of the machine can set right: a full disk, no right, a file for a folder.
-UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-UNUSABLE |= {errno.ENOTDIR, errno.EEXIST}
 # What to do about an answer of the server that is a refusal.
 REFUSED = {
     401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
@@ -50,7 +47,9 @@ def to_user_error(error: BaseException) -> BaseException:
         reason = driver[1] if driver else reason.splitlines()[0]
         text = f"the tracking store {uri} cannot be used: {reason.rstrip('.')}."
     elif isinstance(error, OSError) and error.errno in UNUSABLE:
-        text = f"{error.filename or 'a file'} cannot be used: {error.strerror}."
+        # Of a copy the second is the one that is written.
+        file = error.filename2 or error.filename or "a file"
+        text = f"{file} cannot be used: {error.strerror}."
     else:
         return error
     return UserError(" ".join([text, *getattr(error, "__notes__", [])]))

@@ -4,6 +4,8 @@ import logging
 import os
 import platform
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +17,7 @@ import psutil
 from filelock import FileLock
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
-from mnist_cnn.learning.data import cache_folder
+from mnist_cnn.learning.data import UNUSABLE, cache_folder
 from mnist_cnn.recipes import as_text
 from mnist_cnn.tracking.failures import no_retries, to_user_error
 
@@ -75,6 +77,11 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
         try:
             yield run
         except BaseException as error:
+            # A failed write has no name: a full disk is the one with the least space.
+            if isinstance(error, OSError) and error.errno in UNUSABLE and not error.filename:
+                folders = [run.info.artifact_uri, tempfile.gettempdir(), cache_folder()]
+                folders = [folder for folder in folders if os.path.isdir(folder)]
+                error.filename = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
             told = to_user_error(error)
             with no_retries(), suppress(mlflow.MlflowException):
                 try:

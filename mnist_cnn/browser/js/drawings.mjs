@@ -34,10 +34,10 @@ function read(file) {
 
 const [source, target] = process.argv.slice(2);
 let told;
+let images = [];
 try {
   const drawings = read(source);
-  const images = drawings.map(({strokes}) => Buffer.from(prepare(strokes).buffer));
-  writeFileSync(target, Buffer.concat(images));
+  images = drawings.map(({strokes}) => Buffer.from(prepare(strokes).buffer));
   told = {
     labels: drawings.map(({digit}) => digit),
     writers: drawings.map(({writer, hand}) => String(writer ?? hand ?? '').slice(0, 100)),
@@ -45,4 +45,5 @@ try {
 } catch (error) {
   told = {error: error.message};
 }
+writeFileSync(target, Buffer.concat(images));
 console.log(JSON.stringify(told));
