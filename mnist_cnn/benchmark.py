@@ -16,7 +16,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from mnist_cnn.evaluation import plots
 from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.learning.data import Split, Training, load_test, load_training
 from mnist_cnn.learning.fit import Fitted, fit
@@ -69,7 +68,15 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
             told += f"{found['train_seconds']:.1f} s of fit"
             print(f"{told}, val_accuracy {found['val_accuracy']:.4f}", flush=True)
             mlflow.log_text(pd.DataFrame(rows).to_csv(index=False), "results.csv")
-        _report(pd.DataFrame(rows))
+        table = as_table(pd.DataFrame(rows))
+        mlflow.log_text(table, "results.md")
+        means = pd.DataFrame(rows).groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
+        for name, values in means.iterrows():
+            prefix = re.sub(r"[^a-z0-9.]", "_", str(name))
+            mlflow.log_metrics({f"{prefix}/{metric}": value for metric, value in values.items()})
+        about = "{cores} cores, tensorflow {tensorflow}, keras {keras}".format(**runs.environment())
+        runs.describe_run(f"{about}:\n\n{table}")
+        print(f"{about}:\n\n{table}")
 
 
 def _hold(cores: list[int]) -> None:
@@ -106,19 +113,6 @@ def bare_classic(data: Training, seed: int) -> Fitted:
     started = time.perf_counter()
     history = model.fit(x, y, batch_size=32, epochs=10, validation_data=held_out, verbose=0)
     return Fitted(model, history.history, time.perf_counter() - started)
-
-
-def _report(rows: pd.DataFrame) -> None:
-    table = as_table(rows)
-    mlflow.log_text(table, "results.md")
-    mlflow.log_figure(plots.accuracy_against_time(rows), "results.png")
-    means = rows.groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
-    for name, values in means.iterrows():
-        prefix = re.sub(r"[^a-z0-9.]", "_", str(name))
-        mlflow.log_metrics({f"{prefix}/{metric}": value for metric, value in values.items()})
-    about = "{cores} cores, tensorflow {tensorflow}, keras {keras}".format(**runs.environment())
-    runs.describe_run(f"{about}:\n\n{table}")
-    print(f"{about}:\n\n{table}")
 
 
 def as_table(rows: pd.DataFrame) -> str:

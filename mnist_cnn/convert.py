@@ -32,11 +32,9 @@ def convert(model: str | None, output: str, quantize: str, **options: Any) -> No
         recorded = recordings.read(drawings)
         newest = registry.find(model or f"models:/{registry.NAME}/latest")
         source = newest if model else registry.champion() or newest
-        if source.version != newest.version:
-            told = f"Converting {source}, the champion; model={newest.uri} takes the newest."
-            print(told, flush=True)
-        elif not model:
-            print(f"Converting {source}, the newest.", flush=True)
+        other = f", the champion; model={newest.uri} takes the newest" if source != newest else ""
+        if not model:
+            print(f"Converting {source}{other}.", flush=True)
         name_run(f"convert {source.short}")
         mlflow.set_tag("model_version", source.version)
         network, reduced = keras2.ready(registry.load(source))

@@ -42,7 +42,7 @@ def promote(version: int) -> None:
         verdict = f"Version {version} is champion by a person's decision; before: {before}."
         _conclude(ref, verdict, "a person")
         runs.describe_run(verdict)
-        print(verdict)
+    print(verdict)
 
 
 def gate(ref: ModelRef, network: keras.Model, correct: np.ndarray, data: Training) -> str:

@@ -3,6 +3,7 @@
 Its database lets the same command go on after a kill, or join in on another machine.
 """
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -102,8 +103,8 @@ def _worker(sweep: Sweep, worker: int) -> None:
     """The work of one process; it inherits store and experiment as MLflow's variables."""
     try:
         _run_trials(sweep, worker, load_training(sweep.dataset))
-    except (mlflow.MlflowException, optuna.exceptions.StorageInternalError):
-        raise SystemExit(1) from None  # the parent says how to go on
+    except (mlflow.MlflowException, optuna.exceptions.StorageInternalError, BrokenPipeError):
+        os._exit(1)  # the parent says how to go on, and nobody reads what is still to be printed
 
 
 def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:

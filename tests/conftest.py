@@ -1,6 +1,7 @@
 """What the tests share: a small real data set, a tracking store of their own, and the program."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -86,6 +87,19 @@ def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), **more}
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A disk of its own as `folder`, with options such as size=64k; skips without the right."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def wait_for(condition, process, seconds=600, every=0.05):

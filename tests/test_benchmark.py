@@ -32,7 +32,7 @@ def test_killed_benchmark_goes_on_and_ends_with_a_table(store, small, monkeypatc
     assert cli.run(command) == 0
     assert len([m for m in measured if m != "killed"]) == 2, "one before, one after"
     run = last_run("benchmark")
-    assert {"results.csv", "results.md", "results.png"} <= artifacts(run)
+    assert {"results.csv", "results.md"} <= artifacts(run)
     csv = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/results.csv").splitlines()
     assert len(csv) == 1 + 2
     assert "| `fast:filters=4+4+4:batch_size=1024` |" in capsys.readouterr().out

@@ -1,8 +1,6 @@
 """From the registry to files that TensorFlow.js answers from; `output` is always whole."""
 
 import re
-import shutil
-import subprocess
 from hashlib import sha256
 
 import mlflow
@@ -13,6 +11,7 @@ from mnist_cnn import cli
 from mnist_cnn.browser import proof, tfjs
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.tracking import registry
+from tests.conftest import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -131,16 +130,9 @@ def test_other_peoples_folders_and_files_are_not_touched(champion, store, capsys
     ("options", "says"), [("size=64k", "No space left on device"), ("ro", "Read-only file system")]
 )
 def test_full_or_read_only_disk_is_one_sentence(champion, store, capsys, options, says):
-    disk = store / f"disk_{options}"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no right to mount a small disk")
-    try:
+    with small_disk(store / f"disk_{options}", options) as disk:
         assert cli.run(["convert", "--output", str(disk / "out")]) == 1
         err = capsys.readouterr().err
         assert f"cannot be written: {says}." in err
         assert "Traceback" not in err
         assert {path.name for path in disk.rglob("*")} <= {"out", ".convert.lock"}
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import tempfile
 import threading
 import urllib.request
 from contextlib import closing
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 
 from mnist_cnn import cli
-from mnist_cnn.tracking import registry
-from tests.conftest import Server, start, tracking_uri, wait_for
+from mnist_cnn.browser import drawings
+from mnist_cnn.learning.data import FILES, SOURCES, cache_folder, load_test
+from mnist_cnn.parameters import UserError
+from mnist_cnn.tracking import registry, runs
+from tests.conftest import Server, small_disk, start, tracking_uri, wait_for
 
 VERBS = {
     "train": ["train", "--epochs", "1"],
@@ -95,6 +99,42 @@ def test_a_database_that_another_process_holds_is_one_sentence(store, capsys):
             line = told(VERBS["train"], capsys)
     assert "cannot be used: " in line
     assert "database is locked." in line
+
+
+def full(write):
+    """What a run says whose body is `write`."""
+    with pytest.raises(UserError) as failed, runs.tracked("train"):
+        write()
+    (run,) = mlflow.search_runs(max_results=1, output_format="list", search_all_experiments=True)
+    assert (run.info.status, run.data.tags["failure"]) == ("FAILED", str(failed.value))
+    return str(failed.value)
+
+
+def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
+    """A write that fails does not say where; what MLflow copies, it says of the source too."""
+    with small_disk(tmp_path / "disk", "size=64k") as disk:
+        (tmp_path / "large").mkdir()
+        (tmp_path / "large" / "file").write_bytes(bytes(10**6))
+        with monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_EXPERIMENT_ID", mlflow.create_experiment("full", str(disk)))
+            for write in (
+                lambda: mlflow.log_text("x" * 10**6, "text"),
+                lambda: mlflow.log_artifacts(str(tmp_path / "large")),
+            ):
+                told = full(write)
+                assert told.startswith(f"{disk}/")
+                assert told.endswith("/artifacts cannot be used: No space left on device.") or (
+                    told.endswith("/artifacts/file cannot be used: No space left on device.")
+                )
+        with monkeypatch.context() as patch:  # of Node's files too
+            patch.setattr(tempfile, "tempdir", str(disk))
+            assert full(drawings.read) == f"{disk} cannot be used: No space left on device."
+        content = {name: (cache_folder() / "mnist" / name).read_bytes() for name in FILES["mnist"]}
+        with monkeypatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(disk))
+            patch.setitem(SOURCES, "mnist", {"here": lambda: iter(content.items())})
+            told = full(lambda: load_test("mnist"))
+            assert told == f"{disk}/mnist_cnn cannot be used: No space left on device."
 
 
 ANSWERS = {

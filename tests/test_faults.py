@@ -8,8 +8,8 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from contextlib import contextmanager
 from hashlib import md5, sha256
 from threading import Thread
 
@@ -26,7 +26,7 @@ from mnist_cnn.learning.fit import Fitted
 from mnist_cnn.recipes import RECIPES, customised
 from mnist_cnn.tracking import failures, registry, unlogged
 from mnist_cnn.train import LogEpochs
-from tests.conftest import DEADLY, Server, served, start, tracking_uri, wait_for
+from tests.conftest import DEADLY, Server, served, small_disk, start, tracking_uri, wait_for
 
 SWEEP = ["--trials", "2", "--workers", "1", "--epochs", "1", "--filters_choices", "2,4"]
 
@@ -331,18 +331,6 @@ def test_two_workers_that_lose_the_server_go_on_later(server, small, tmp_path):
 # The disk
 
 
-@contextmanager
-def small_disk(folder, options):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no right to mount a small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [50_000, 250_000])
 def test_full_disk_is_one_sentence_and_the_next_train_works(life, small, tmp_path, left):
@@ -364,6 +352,52 @@ def test_full_disk_is_one_sentence_and_the_next_train_works(life, small, tmp_pat
         assert process.returncode == 0, err
         client = mlflow.MlflowClient(uri["MLFLOW_TRACKING_URI"], uri["MLFLOW_TRACKING_URI"])
         assert not client.search_runs(["0"], "attributes.status = 'RUNNING'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["database", "artefacts", "scratch"])
+def test_a_full_disk_is_named_by_every_verb_and_its_run_failed(
+    life, small, tmp_path, what, monkeypatch, capsys
+):
+    verbs = dict(life) | {"main": ["main", *life["train"][1:]]}
+    verbs["benchmark"] = ["benchmark", *life["train"][1:3], "--recipes", "tiny", "--seeds", "1"]
+    if what == "database":  # the others write nothing but to the database
+        verbs["promote"] = ["promote", "--version", "1"]
+    with small_disk(tmp_path / "disk", "size=16m") as disk:
+        uri = mlflow.get_tracking_uri()
+        if what == "database":
+            shutil.copy("mlflow.db", disk)
+            uri = f"sqlite:///{disk}/mlflow.db"
+        elif what == "artefacts":
+            monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", mlflow.create_experiment(what, str(disk)))
+        else:
+            monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with tracking_uri(uri):
+            for verb, command in verbs.items():
+                free, began = shutil.disk_usage(disk).free, time.time()
+                (disk / "filler").write_bytes(bytes(free - 20_000))
+                capsys.readouterr()
+                assert cli.run(command) == 1, verb
+                (line,) = capsys.readouterr().err.splitlines()
+                assert line.startswith(f"mnist_cnn {verb}: ")
+                assert str(disk) in line, "which disk it is"
+                assert " is full." in line or "No space left on device." in line
+                (disk / "filler").unlink()
+                found = mlflow.search_runs(output_format="list", search_all_experiments=True)
+                found = [run for run in found if run.info.start_time >= 1000 * began]
+                failed = {run.data.tags["verb"] for run in found if run.info.status == "FAILED"}
+                assert verb in failed or what == "database", "a full one may take no run at all"
+                assert "RUNNING" not in {run.info.status for run in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["train", "evaluate", "convert", "tune", "main"])
+def test_a_pipe_that_is_closed_ends_a_verb_in_silence(life, store, verb):
+    verbs = life | {"main": ["main", *life["train"][1:]]}
+    more = ["--study", "pipe", "--workers", "2"] if verb == "tune" else []
+    process = start(store, *verbs[verb], *more)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=600)) == ("", 1)
 
 
 def test_read_only_output_stays_as_it_is(life, store):

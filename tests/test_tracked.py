@@ -185,6 +185,16 @@ def test_a_worse_model_never_replaces_a_better_one_and_promote_goes_back(first, 
     assert last_run("evaluate").data.metrics["gate/p_value"] < 0.05
 
 
+def test_promote_is_done_although_nobody_reads_what_it_says(first, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch, pytest.raises(BrokenPipeError):
+        patch.setattr("builtins.print", closed)
+        promote.promote(int(first.version))
+    assert last_run("promote").info.status == "FINISHED"
+
+
 def test_gate_refuses_a_better_model_that_is_worse_somewhere(first, small):
     """The evidence says all right on validation; but it reads black on white only."""
     network = registry.load(first)

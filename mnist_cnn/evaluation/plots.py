@@ -101,15 +101,3 @@ def misclassified(images: np.ndarray, labels: np.ndarray, probabilities: np.ndar
     axis.set(xlim=(-3, 337), ylim=(42 * rows - 12, -12))
     axis.set_axis_off()
     return figure
-
-
-def accuracy_against_time(rows: pd.DataFrame) -> Figure:
-    """Mean and standard deviation of `test_accuracy` and `train_seconds` for each `recipe`."""
-    figure, (axis,) = _axes("mean ± sd over seeds", 7, 4.5)
-    table = rows.groupby("recipe", sort=False)[["train_seconds", "test_accuracy"]]
-    for name, (x, dx, y, dy) in table.agg(["mean", "std"]).fillna(0).iterrows():
-        axis.errorbar(x, 100 * y, 100 * dy, dx, "o", capsize=3, label=name)
-    axis.set(xscale="log", xlabel="seconds of fit", ylabel="test accuracy, %")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend()
-    return figure

@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -79,9 +78,9 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
         except BaseException as error:
             # A failed write has no name: a full disk is the one with the least space.
             if isinstance(error, OSError) and error.errno in UNUSABLE and not error.filename:
-                folders = [run.info.artifact_uri, tempfile.gettempdir(), cache_folder()]
-                folders = [folder for folder in folders if os.path.isdir(folder)]
-                error.filename = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
+                folders = run.info.artifact_uri, tempfile.gettempdir(), str(cache_folder())
+                there = filter(os.path.isdir, folders)
+                error.filename = min(there, key=lambda folder: psutil.disk_usage(folder).free)
             told = to_user_error(error)
             with no_retries(), suppress(mlflow.MlflowException):
                 try:
