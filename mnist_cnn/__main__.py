@@ -1,5 +1,6 @@
 """`python -m mnist_cnn VERB --name value ...`."""
 
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ if __name__ == "__main__":
     # First, and explicitly: a shell starts a background job deaf to SIGINT.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # closed, it is None
+        sys.stdout.reconfigure(line_buffering=True)  # a lost reader is met at once, not at the end
     from mnist_cnn.cli import run
 
     sys.exit(run(sys.argv[1:]))

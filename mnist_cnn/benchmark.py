@@ -65,8 +65,8 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
             _hold(usable)
             rows.append(dict(zip(CASE, case, strict=True)) | found)
             told = f"{name}, {size:,} images, {count} threads, seed {seed}: "
-            told += f"{found['train_seconds']:.1f} s of fit"
-            print(f"{told}, val_accuracy {found['val_accuracy']:.4f}", flush=True)
+            told += "{train_seconds:.1f} s of fit, val_accuracy {val_accuracy:.4f}".format(**found)
+            print(told, flush=True)
             mlflow.log_text(pd.DataFrame(rows).to_csv(index=False), "results.csv")
         table = as_table(pd.DataFrame(rows))
         mlflow.log_text(table, "results.md")

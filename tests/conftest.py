@@ -82,9 +82,11 @@ def tracking_uri(uri: str) -> Iterator[None]:
 def environment(**more: str) -> dict[str, str]:
     """Of a process that the tests start: it keeps bytecode, or each compiles TensorFlow anew.
 
+    What it prints into a pipe is buffered, as a user's is, whatever the tests' own setting.
     Its environment is activated: `mlflow models serve` starts what is on the PATH.
     """
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    ours = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), **more}
 

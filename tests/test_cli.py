@@ -1,5 +1,6 @@
 """A wrong parameter is answered at once, in one sentence, and leaves nothing behind."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from mnist_cnn import cli
 from mnist_cnn.recipes import HYPERPARAMETERS, RECIPES, as_text
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment
 
 REFUSED = {
     "unknown verb": (["trian"], "train"),
@@ -132,6 +133,32 @@ def test_help_into_a_closed_pipe_is_silent():
     ) as program:
         program.stdout.close()
         assert program.stderr.read() == b""
+
+
+# The program with a `promote` that only prints.
+TELLS = """
+import runpy, sys, types
+module = types.ModuleType("mnist_cnn.promote")
+module.promote = lambda version: print("Version", version)
+sys.modules["mnist_cnn.promote"] = module
+sys.argv = ["mnist_cnn", "promote", "--version", "1"]
+runpy.run_module("mnist_cnn", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("no_output", [False, True])
+def test_a_closed_pipe_is_silent_and_no_output_at_all_is_no_error(no_output):
+    close = (lambda: os.close(1)) if no_output else None
+    with subprocess.Popen(
+        [sys.executable, "-c", TELLS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        preexec_fn=close,
+    ) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
+    assert program.returncode == (0 if no_output else 1)
 
 
 def called(monkeypatch, *arguments):

@@ -112,6 +112,7 @@ def full(write):
 
 def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
     """A write that fails does not say where; what MLflow copies, it says of the source too."""
+    load_test("mnist")  # from its source, if it is not there
     with small_disk(tmp_path / "disk", "size=64k") as disk:
         (tmp_path / "large").mkdir()
         (tmp_path / "large" / "file").write_bytes(bytes(10**6))

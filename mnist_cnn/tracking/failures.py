@@ -47,8 +47,7 @@ def to_user_error(error: BaseException) -> BaseException:
         reason = driver[1] if driver else reason.splitlines()[0]
         text = f"the tracking store {uri} cannot be used: {reason.rstrip('.')}."
     elif isinstance(error, OSError) and error.errno in UNUSABLE:
-        # Of a copy the second is the one that is written.
-        file = error.filename2 or error.filename or "a file"
+        file = error.filename2 or error.filename or "a file"  # of a copy the second is written
         text = f"{file} cannot be used: {error.strerror}."
     else:
         return error

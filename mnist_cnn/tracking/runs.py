@@ -4,17 +4,18 @@ import logging
 import os
 import platform
 import re
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from tempfile import gettempdir
 from typing import Any, cast
 
 import mlflow
 import psutil
 from filelock import FileLock
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from mnist_cnn.learning.data import UNUSABLE, cache_folder
 from mnist_cnn.recipes import as_text
@@ -78,9 +79,9 @@ def start_run(**how: Any) -> Iterator[mlflow.ActiveRun]:
         except BaseException as error:
             # A failed write has no name: a full disk is the one with the least space.
             if isinstance(error, OSError) and error.errno in UNUSABLE and not error.filename:
-                folders = run.info.artifact_uri, tempfile.gettempdir(), str(cache_folder())
-                there = filter(os.path.isdir, folders)
-                error.filename = min(there, key=lambda folder: psutil.disk_usage(folder).free)
+                artifacts = local_file_uri_to_path(run.info.artifact_uri)
+                folders = filter(os.path.isdir, (artifacts, gettempdir(), str(cache_folder())))
+                error.filename = min(folders, key=lambda folder: psutil.disk_usage(folder).free)
             told = to_user_error(error)
             with no_retries(), suppress(mlflow.MlflowException):
                 try:
