@@ -77,6 +77,13 @@ def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, c
     assert "secret" not in line
 
 
+def test_a_registry_that_is_away_is_told_before_the_training(store, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://me:secret@127.0.0.1:9")
+    both = f"sqlite:///{store}/mlflow.db or the registry http://me:***@127.0.0.1:9"
+    told_so = f"mnist_cnn train: the tracking server {both} cannot be reached."
+    assert told(VERBS["train"], capsys) == told_so
+
+
 def test_a_server_that_is_waited_for_is_named_without_the_password(store, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")

@@ -28,8 +28,9 @@ AWAY = {0, 502, 503, 504}  # no answer at all, or that of a gateway whose server
 
 
 def _tracking_uri() -> str:
-    """The address of the store or server, without the password that it may hold."""
-    return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", mlflow.get_tracking_uri())
+    """The address of the store or server, and of another registry, without their passwords."""
+    both = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
+    return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", " or the registry ".join(both))
 
 
 def to_user_error(error: BaseException) -> BaseException:

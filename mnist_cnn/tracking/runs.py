@@ -51,11 +51,11 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
             # Nothing is to be lost yet: an answer now, not in four minutes. One at a time, for two
             # at once would both make the tables of a new store.
             with no_retries(), FileLock(cache_folder() / "store.lock"):
-                try:
-                    mlflow.MlflowClient().search_experiments(max_results=1)
+                try:  # the registry first: at the end of a training it is too late
+                    mlflow.MlflowClient().search_registered_models(max_results=1)
                 except ModuleNotFoundError as error:  # the driver of that kind of database
                     raise mlflow.MlflowException(str(error)) from None
-            close_orphaned_runs()
+                close_orphaned_runs()
         # From the first moment: a kill must not leave a run that nobody can name.
         tags = {"verb": verb, PROCESS: process_name()}
         name = None if "MLFLOW_RUN_ID" in os.environ else verb
@@ -131,8 +131,7 @@ def close_orphaned_runs() -> None:
     ):
         # Versions before this one called the tag `process`.
         process = run.data.tags.get(PROCESS) or run.data.tags.get("process", "")
-        ours = process.startswith(f"{MACHINE} ")
-        if ours and process_name(int(process.split()[-2])) != process:
+        if process.startswith(f"{MACHINE} ") and process_name(int(process.split()[-2])) != process:
             mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
 
 
