@@ -82,8 +82,7 @@ def report(study: optuna.Study) -> str:
     page = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
     page += "<style>body { font: 16px sans-serif; margin: 2em }</style>"
     page += f"<h1>{title}</h1><p>{summary(study)}</p>"
-    for figure in figures:
+    for figure in figures:  # the first with plotly's library
         figure.update_layout(width=None, autosize=True)
-        library = figure is figures[0]  # plotly's, once
-        page += figure.to_html({"responsive": True}, True, library, full_html=False)
+        page += figure.to_html({"responsive": True}, True, figure is figures[0], full_html=False)
     return page

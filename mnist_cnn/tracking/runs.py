@@ -129,8 +129,7 @@ def close_orphaned_runs() -> None:
     for run in mlflow.search_runs(
         None, "attributes.status = 'RUNNING'", output_format="list", search_all_experiments=True
     ):
-        # Versions before this one called the tag `process`.
-        process = run.data.tags.get(PROCESS) or run.data.tags.get("process", "")
+        process = run.data.tags.get(PROCESS) or run.data.tags.get("process", "")  # its old name
         if process.startswith(f"{MACHINE} ") and process_name(int(process.split()[-2])) != process:
             mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
 
