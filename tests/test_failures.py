@@ -110,7 +110,7 @@ def test_a_database_that_another_process_holds_is_one_sentence(store, capsys):
 
 def full(write):
     """What a run says whose body is `write`."""
-    with pytest.raises(UserError) as failed, runs.tracked("train"):
+    with pytest.raises(UserError) as failed, runs.tracked("a verb"):
         write()
     (run,) = mlflow.search_runs(max_results=1, output_format="list", search_all_experiments=True)
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", str(failed.value))
