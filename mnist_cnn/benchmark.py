@@ -71,8 +71,8 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
         table = as_table(pd.DataFrame(rows))
         mlflow.log_text(table, "results.md")
         means = pd.DataFrame(rows).groupby("recipe")[["test_accuracy", "train_seconds"]].mean()
-        for name, values in means.iterrows():
-            prefix = re.sub(r"[^a-z0-9.]", "_", str(name))
+        for label, values in means.iterrows():
+            prefix = re.sub(r"[^a-z0-9.]", "_", str(label))
             mlflow.log_metrics({f"{prefix}/{metric}": value for metric, value in values.items()})
         about = "{cores} cores, tensorflow {tensorflow}, keras {keras}".format(**runs.environment())
         runs.describe_run(f"{about}:\n\n{table}")
