@@ -140,8 +140,7 @@ def as_table(rows: pd.DataFrame) -> str:
             "test images, s": spread(mine.predict_seconds),
         }
         table.append(cells.values())
-    lines = [cells, ["---"] * len(cells), *table]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in [cells, ["---"] * len(cells), *table])
 
 
 def _unfinished(definition: str) -> list[dict]:

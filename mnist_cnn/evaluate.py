@@ -103,8 +103,7 @@ def measure(
     found |= robust | behaviour | robustness.attacks(network, parts[2])
     tell(".\n")
     classes, slices = metrics.per_class(test.y, predictions), robustness.slices(test, correct)
-    tables = {"robustness": table, "per_class": classes, "slices": slices}
-    return found, tables, answers[1]
+    return found, {"robustness": table, "per_class": classes, "slices": slices}, answers[1]
 
 
 def log_report(

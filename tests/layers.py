@@ -115,7 +115,7 @@ TABLE = {
     "GlobalMaxPooling2D": (lambda: image(L.GlobalMaxPooling2D()), "", ""),
     "GlobalMaxPooling2D, keepdims": (
         lambda: image(L.GlobalMaxPooling2D(keepdims=True)),
-        "keepdims=True",
+        "",
         "",
     ),
     "GlobalAveragePooling1D": (lambda: sequence(L.GlobalAveragePooling1D()), "", ""),

@@ -1,7 +1,7 @@
 """A Keras model as TensorFlow.js 4.22 reads it: float32, its names, the topology of Keras 2.
 
 What TensorFlow.js has but fails at or does otherwise (Resizing, CenterCrop, CategoryEncoding,
-interpolated UpSampling2D) is written as other layers; what it lacks the proof names.
+interpolated UpSampling2D, keepdims) is written as other layers; what it lacks the proof names.
 """
 
 import inspect
@@ -79,10 +79,9 @@ def lowered(layer: Any) -> Any:
     """A layer, or for one of those above that has an equal, that: a Sequential of Keras 3."""
     kind = type(layer).__name__
     found = LOWERED.get(kind, lambda layer: None)(layer)
-    found = ([L.Activation("linear")], []) if IDENTITY.match(kind) else found
-    if found is None:
+    if not found and not IDENTITY.match(kind):
         return layer
-    stack, weights = found
+    stack, weights = found or ([L.Activation("linear")], [])
     for number, part in enumerate(stack):
         part.name = f"{layer.name}_{number}"
     first = keras.Input(first_input(layer).shape[1:], dtype="float32")
@@ -119,7 +118,14 @@ def _category_encoding(layer: Any) -> Stack | None:
     return [L.Embedding(count, count), *joined], [np.eye(count, dtype=np.float32)]
 
 
+def _pooling(layer: Any) -> Stack | None:
+    pooled = getattr(L, type(layer).__name__)(data_format=layer.data_format)
+    shape = tuple(layer.compute_output_shape(first_input(layer).shape))[1:]
+    return ([pooled, L.Reshape(shape)], []) if layer.keepdims else None
+
+
 LOWERED = dict.fromkeys(("Resizing", "CenterCrop", "UpSampling2D"), _resizing)
+LOWERED |= dict.fromkeys(("GlobalAveragePooling2D", "GlobalMaxPooling2D"), _pooling)
 LOWERED["CategoryEncoding"] = _category_encoding
 
 

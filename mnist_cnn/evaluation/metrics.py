@@ -51,8 +51,7 @@ def per_class(labels: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean of -log p(label), natural logarithm, p clipped at 1e-7 as Keras does."""
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(chosen, 1e-7, 1.0)).mean())
+    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1.0)).mean())
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -18,8 +18,7 @@ def model_card(title: str, tags: dict, dataset: str, metrics: dict, tables: dict
     """
     worst = tables["slices"].iloc[0]
     weakest = sorted((metrics[f"robust/{name}"], name) for name in CORRUPTIONS)[:3]
-    template = Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
-    return template.substitute(
+    return Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8")).substitute(
         # A template's names are words.
         {re.sub(r"\W", "_", name): f"{value:.4f}" for name, value in metrics.items()},
         title=title,

@@ -52,8 +52,8 @@ def load(path: Path) -> Any:
     try:
         return legacy.models.load_model(path, compile=False)
     except Exception as error:  # of any kind, for a file of any age
-        told = f"Keras {version or 1} wrote it, and Keras 2 says: {reason(error)[:150]}."
-        raise UserError(told) from None
+        told = reason(error)[:150]
+        raise UserError(f"Keras {version or 1} wrote it, and Keras 2 says: {told}.") from None
 
 
 def _check_class(known: frozenset[str], found: dict[str, Any]) -> dict[str, Any]:
