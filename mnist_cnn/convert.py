@@ -33,8 +33,7 @@ def convert(model: str | None, output: str, quantize: str, **options: Any) -> No
         newest = registry.find(model or f"models:/{registry.NAME}/latest")
         source = newest if model else registry.champion() or newest
         other = f", the champion; model={newest.uri} takes the newest" if source != newest else ""
-        if not model:
-            print(f"Converting {source}{other}.", flush=True)
+        print(f"Converting {source}{other}.", flush=True)
         name_run(f"convert {source.short}")
         mlflow.set_tag("model_version", source.version)
         network, reduced = keras2.ready(registry.load(source))
@@ -107,8 +106,7 @@ def _choose(tried: pd.DataFrame, quantize: str, most: float) -> str:
         close = ("tfjs_test_accuracy" in tried) | (tried.relative_difference <= 0.01)
         harmless = tried[(tried.lost <= 0) & close]
         return str(harmless.tfjs_gzip_bytes.idxmin()) if len(harmless) else "none"
-    lost = tried.lost[quantize]
-    if quantize != "none" and lost > most:
+    if quantize != "none" and (lost := tried.lost[quantize]) > most:
         what = f"quantize={quantize} loses {lost:.4f} of accuracy on the validation images (without"
         raise UserError(f"{what} labels: of the decisions), more than max_accuracy_loss={most:g}.")
     return quantize

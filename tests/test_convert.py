@@ -71,7 +71,7 @@ def test_auto_judges_one_unit_by_its_answers(store, capsys):
     command = ["convert", "--model", "unit.keras", "--output", "unit", "--quantize", "auto"]
     assert cli.run(command) == 0
     out = capsys.readouterr().out
-    rows = {line.split()[0]: line.split() for line in out.splitlines()[:5] if line.strip()}
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[:6] if line.strip()}
     (chosen,) = re.findall(r"(\w+) files, proven", out)
     assert float(rows.get(chosen, rows["float16"])[-2]) <= 0.01, "standard deviations"
     assert float(rows["uint8"][-2]) > 0.01, "its argmax is always right"
