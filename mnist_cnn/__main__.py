@@ -24,8 +24,9 @@ if __name__ == "__main__":
     # First, and explicitly: a shell starts a background job deaf to SIGINT.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # closed, it is None
-        sys.stdout.reconfigure(line_buffering=True)  # a lost reader is met at once, not at the end
+    if isinstance(sys.stdout, io.TextIOWrapper):  # or None
+        # A reader that is gone is met at once, and no character is an error.
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
     from mnist_cnn.cli import run
 
     sys.exit(run(sys.argv[1:]))

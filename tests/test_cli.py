@@ -139,11 +139,17 @@ def test_help_into_a_closed_pipe_is_silent():
 TELLS = """
 import runpy, sys, types
 module = types.ModuleType("mnist_cnn.promote")
-module.promote = lambda version: print("Version", version)
+module.promote = lambda version: print("Version ±", version)
 sys.modules["mnist_cnn.promote"] = module
 sys.argv = ["mnist_cnn", "promote", "--version", "1"]
 runpy.run_module("mnist_cnn", run_name="__main__", alter_sys=True)
 """
+
+
+def test_a_terminal_without_a_character_gets_another():
+    program = [sys.executable, "-c", TELLS]
+    told = subprocess.check_output(program, env=environment(PYTHONIOENCODING="ascii"))
+    assert told == b"Version ? 1\n"
 
 
 @pytest.mark.parametrize("no_output", [False, True])

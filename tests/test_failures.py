@@ -69,6 +69,14 @@ def test_a_database_without_its_driver_is_one_sentence(store, capsys):
     assert line == f"{told_so}No module named 'MySQLdb'."
 
 
+def test_a_wrong_scheme_is_told_without_the_password(store, capsys):
+    """MLflow itself repeats the address as it was typed."""
+    with tracking_uri("postgres://me:secret@localhost/x"):
+        line = told(VERBS["promote"], capsys)
+    assert "unsupported URI 'postgres://me:***@localhost/x'" in line
+    assert "secret" not in line
+
+
 def test_a_postgresql_that_is_down_is_one_sentence_without_the_password(store, capsys):
     with tracking_uri("postgresql://me:secret@127.0.0.1:9/x"):
         line = told(VERBS["train"], capsys)

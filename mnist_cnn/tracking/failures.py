@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -24,13 +25,14 @@ REFUSED = {
     403: "its administrator can allow it to the user named in MLFLOW_TRACKING_USERNAME",
     404: "set MLFLOW_TRACKING_URI to the address of an MLflow server",
 }
+without_password = partial(re.compile(r"(://[^:/@\s]*):[^/@\s]*@").sub, r"\1:***@")
 AWAY = {0, 502, 503, 504}  # no answer at all, or that of a gateway whose server is away
 
 
 def _tracking_uri() -> str:
     """The address of the store or server, and of another registry, without their passwords."""
     both = dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()])
-    return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", " or the registry ".join(both))
+    return without_password(" or the registry ".join(both))
 
 
 def to_user_error(error: BaseException) -> BaseException:
@@ -52,7 +54,7 @@ def to_user_error(error: BaseException) -> BaseException:
         text = f"{file} cannot be used: {error.strerror}."
     else:
         return error
-    return UserError(" ".join([text, *getattr(error, "__notes__", [])]))
+    return UserError(without_password(" ".join([text, *getattr(error, "__notes__", [])])))
 
 
 def http_status(error: BaseException) -> int | None:
@@ -80,10 +82,7 @@ def no_retries() -> Iterator[None]:
 
 
 def retry_on_conflict(write: Callable[..., Any], *what: Any, **how: Any) -> None:
-    """`write` to MLflow, again if another wrote the same row for the first time just then.
-
-    MLflow looks for a row and then inserts it; of two at once PostgreSQL refuses the second.
-    """
+    """`write` to MLflow, again if another inserted the same row at once: PostgreSQL refuses one."""
     try:
         write(*what, **how)
     except MlflowException as error:
