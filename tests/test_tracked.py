@@ -218,6 +218,7 @@ def test_gate_refuses_a_better_model_that_is_worse_somewhere(first, small):
         # The same evidence with a network that loses nothing anywhere.
         verdict = promote.gate(candidate, network, all_right, data)
         assert f"Version {candidate.version} is the new champion" in verdict
+        assert "p < 0.001" in verdict, "not p = 0.000"
         assert "0.00 points (nowhere)" in verdict
         below = promote.gate(first, network, np.zeros(len(all_right), bool), data)
         assert "at least 0.5 needed" in below
