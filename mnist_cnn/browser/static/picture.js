@@ -6,19 +6,20 @@
 /** @typedef {Part & {cut?: boolean}} Unit cut: it goes on in the next one */
 /** @typedef {{from: number, to: number, box: Box, answer: Answer, score: number}} Piece */
 /** @typedef {Read & {corners: Point[]}} Found corners: as shares of the picture's width and height */
+/** @typedef {{digits: Part[], small: Part[], high: number}} Parts */
+/** @typedef {(pictures: Float32Array[]) => Answer[]} Ask */
 
 const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
 const READ = 0.8; // mean confidence of a picture that was understood
-const HAIR = 0.3; // of the usual width of a line: what is thinner is a piece of a rule
+const HAIR = 0.4; // of the usual width of a line: what is thinner is a piece of a rule
 const LEVEL = 0.55; // a row's digits are no further up or down from the last two
 
-/** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height
- * @param {(pictures: Float32Array[]) => Answer[]} ask @returns {Found[][]} */
+/** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @param {Ask} ask
+ * @returns {Found[][]} */
 function readPicture(rgba, width, height, ask) {
   const grey = greyOf(rgba, width, height);
-  /** @type {{share: number, rows: Found[][]}} */
-  let best = {share: 0, rows: []};
+  let best = {share: 0, rows: /** @type {Found[][]} */ ([])};
   // As it looks; if little of that can be read, light ink for dark, then not turned.
   for (const [other, upright] of [[false, false], [true, false], [false, true]]) {
     const rows = attempt(grey, other, upright, ask);
@@ -30,66 +31,61 @@ function readPicture(rgba, width, height, ask) {
   return best.rows;
 }
 
-/** @param {Plane} grey @param {boolean} other @param {boolean} upright
- * @param {(pictures: Float32Array[]) => Answer[]} ask @returns {Found[][]} */
+/** @param {Plane} grey @param {boolean} other @param {boolean} upright @param {Ask} ask
+ * @returns {Found[][]} */
 function attempt(grey, other, upright, ask) {
   let ink = inkOf(grey, other);
   if (!ink) return [];
-  let angle = upright ? 0 : slopeOfRules(ink);
-  if (angle === null) {
-    const {digits, high} = partsIn(ink);
-    angle = slopeOfRows(digits, high);
-  }
+  const angle = upright ? 0 : slopeOfRules(ink) ?? slopeOfRows(partsIn(ink));
   if (Math.abs(angle) > 0.008) ink = turned(ink, angle);
   unrule(ink);
-  const {width: wide, height: tall} = ink;
+  const {width, height} = ink;
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
-  const corner = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {Point} */ ([
-    0.5 + ((x - wide / 2) * cos - (y - tall / 2) * sin) / grey.width,
-    0.5 + ((x - wide / 2) * sin + (y - tall / 2) * cos) / grey.height]);
-  return readRows(ink, ask).map((row) => row.map(({box, answer}) => ({box, answer, corners: [
-    corner(box.left, box.top), corner(box.right, box.top),
-    corner(box.right, box.bottom), corner(box.left, box.bottom)]})));
+  return readRows(partsIn(ink), width, ask).map((row) => row.map(({box, answer}) => {
+    const {left, right, top, bottom} = box;
+    const corners = [[left, top], [right, top], [right, bottom], [left, bottom]].map(([x, y]) =>
+      /** @type {Point} */ ([
+        0.5 + ((x - width / 2) * cos - (y - height / 2) * sin) / grey.width,
+        0.5 + ((x - width / 2) * sin + (y - height / 2) * cos) / grey.height]));
+    return {box, answer, corners};
+  }));
 }
 
 /** What is as high as a digit, and what is less; neither frames nor dirt.
- * @param {Plane} ink @returns {{digits: Part[], small: Part[], high: number}} */
-function partsIn({width, height, values}) {
-  const all = partsOf(maskOf(values), width);
+ * @param {Plane} ink @returns {Parts} */
+function partsIn(ink) {
+  const all = partsOf(ink).filter(({pixels}) => pixels.length > 9);
+  const longest = Math.max(ink.width, ink.height) / 2;
   const parts = all.filter((a) => {
-    const [wide, tall] = [(a.right - a.left) / width, (a.bottom - a.top) / height];
-    if (Math.max(wide, tall) > 0.98 || (wide > 0.9 && tall < 0.2)) return false;
-    return wide < 0.35 || tall < 0.35 || !all.some((b) => b.left > a.left && b.right < a.right
-      && b.top > a.top && b.bottom < a.bottom && b.bottom - b.top > 0.1 * (a.bottom - a.top));
+    const [wide, tall] = [a.right - a.left, a.bottom - a.top];
+    const [short, long] = [Math.min(wide, tall), Math.max(wide, tall)];
+    return !(long > longest && long > 6 * short) && all.filter((b) => b.left > a.left
+      && b.right < a.right && b.top > a.top && b.bottom < a.bottom).length < 3;
   });
-  const heights = parts.map(({top, bottom}) => bottom - top).sort((a, b) => b - a);
-  let rest = heights.reduce((sum, one) => sum + one ** 3, 0) / 2;
-  const high = heights.find((one) => (rest -= one ** 3) <= 0) ?? 1;
-  const digits = parts.filter(({left, top, right, bottom}) => bottom - top > SMALL * high
+  const heights = parts.map(({top, bottom, pixels}) => [bottom - top, pixels.length * (bottom - top)]);
+  let rest = heights.reduce((sum, [, weight]) => sum + weight, 0) / 2;
+  const [high] = heights.sort(([a], [b]) => b - a).find(([, weight]) => (rest -= weight) <= 0) ?? [1];
+  const thick = (/** @type {Part} */ {left, top, right, bottom, pixels}) =>
+    pixels.length / (right - left + bottom - top);
+  const like = parts.filter(({left, top, right, bottom}) => bottom - top > SMALL * high
     && bottom - top < 2.2 * high && right - left < 4 * high);
-  const wide = (/** @type {Part} */ part) =>
-    part.pixels.length / (part.right - part.left + part.bottom - part.top);
-  const usual = digits.map(wide).sort((a, b) => a - b)[digits.length >> 1];
+  const usual = like.map(thick).sort((a, b) => a - b)[like.length >> 1];
+  const digits = like.filter((part) => thick(part) > HAIR * usual);
   const small = parts.filter(({left, top, right, bottom, pixels}) => bottom - top <= SMALL * high
     && right - left < 2 * high && pixels.length > (SPECK * high) ** 2);
-  return {digits: digits.filter((part) => wide(part) > HAIR * usual), small, high};
-}
-
-/** @param {Box} box @returns {[number, number]} */
-function middle({left, top, right, bottom}) {
-  return [(left + right) / 2, (top + bottom) / 2];
+  return {digits, small, high};
 }
 
 /** From top to bottom, each from left to right.
- * @param {{digits: Part[], small: Part[], high: number}} parts @returns {Unit[][]} */
-function unitsIn({digits, small, high}) {
-  const across = (/** @type {Part} */ a, /** @type {Part} */ b) => middle(a)[0] - middle(b)[0];
+ * @param {Parts} parts @param {number} width of the plane @returns {Unit[][]} */
+function unitsIn({digits, small, high}, width) {
+  const across = (/** @type {Part} */ a, /** @type {Part} */ b) => a.left + a.right - b.left - b.right;
   /** @type {Unit[][]} */
   const rows = [];
   const level = (/** @type {Unit[]} */ units) =>
-    units.reduce((sum, unit) => sum + middle(unit)[1], 0) / units.length;
+    units.reduce((sum, {top, bottom}) => sum + top + bottom, 0) / 2 / units.length;
   for (const part of digits.sort(across)) {
-    const away = rows.map((row) => Math.abs(level(row.slice(-2)) - middle(part)[1]) / high);
+    const away = rows.map((row) => Math.abs(level(row.slice(-2)) - level([part])) / high);
     const least = Math.min(...away);
     if (least < LEVEL) rows[away.indexOf(least)].push(part);
     else rows.push([part]);
@@ -100,35 +96,26 @@ function unitsIn({digits, small, high}) {
       part.left < right + 0.3 * high && part.right > left - 0.3 * high
       && part.top < bottom + 0.1 * high && part.bottom > top - 0.3 * high))?.push(part);
   }
-  return rows.map((row) => row.sort(across));
+  return rows.map((row) => row.sort(across).flatMap((unit) => cutUp(unit, high, width)));
 }
 
-/** @param {Plane} ink @param {(pictures: Float32Array[]) => Answer[]} ask @returns {Piece[][]} */
-function readRows(ink, ask) {
-  const parts = partsIn(ink);
-  /** @type {Float32Array[]} */
-  const pictures = [];
-  const rows = unitsIn(parts).map((row) => {
-    const units = row.flatMap((unit) => piecesOf(unit, parts.high, ink.width));
-    /** @type {(Piece & {asked: number})[]} */
-    const found = [];
-    for (let from = 0; from < units.length; from++) {
-      for (let to = from + 1; to <= Math.min(units.length, from + 6); to++) {
-        const some = units.slice(from, to);
-        const box = hull(some);
-        const score = plausible(some, box, parts.high);
-        if (score === null) continue;
-        found.push({from, to, box, score, asked: pictures.length, answer: /** @type {any} */ (null)});
-        pictures.push(pictureOf(some, box, ink.width));
-      }
-    }
-    return {units, found};
-  });
-  const answers = pictures.length ? ask(pictures) : [];
-  return rows.map(({units, found}) => best(units, parts.high, found.map((piece) => {
-    const answer = answers[piece.asked];
-    return {...piece, answer, score: piece.score + Math.max(-3, Math.log(answer.share))};
-  }))).filter((row) => row.length);
+/** @param {Parts} parts @param {number} width of the plane
+ * @param {Ask} ask @returns {Piece[][]} */
+function readRows(parts, width, ask) {
+  const rows = unitsIn(parts, width);
+  const found = rows.flatMap((units, row) => units.flatMap((_, from) =>
+    units.slice(from, from + 6).flatMap((_, more) => {
+      const some = units.slice(from, from + more + 1);
+      const box = hull(some);
+      const score = plausible(some, box, parts.high);
+      if (score === null) return [];
+      return [{row, from, to: from + more + 1, box, score, picture: pictureOf(some, box, width)}];
+    })));
+  const answers = found.length ? ask(found.map(({picture}) => picture)) : [];
+  const pieces = found.map((piece, i) => ({...piece, answer: answers[i],
+    score: piece.score + Math.max(-3, Math.log(answers[i].share))}));
+  return rows.map((units, i) => best(units, parts.high, pieces.filter(({row}) => row === i)))
+    .filter((row) => row.length);
 }
 
 /** What geometry says of units as one digit; null: they are none.
@@ -165,30 +152,25 @@ function best(units, high, found) {
   });
   return ways[units.length].row;
 }
-
 /** A wide unit, cut where it is thinnest. @param {Unit} unit @param {number} high
  * @param {number} width of the plane @returns {Unit[]} */
-function piecesOf(unit, high, width) {
+function cutUp(unit, high, width) {
   const {left, top, right, bottom, pixels} = unit;
-  if (right - left < Math.min(0.9 * high, 1.2 * (bottom - top)) || bottom - top < SMALL * high) {
-    return [unit];
-  }
-  const counts = new Float64Array(right - left);
+  if (right - left < Math.min(0.9 * high, 1.2 * (bottom - top))) return [unit];
+  const counts = new Array(right - left).fill(0);
   for (const at of pixels) counts[at % width - left]++;
   const apart = Math.round(0.2 * high);
   const edges = [left];
   for (let x = apart; x < counts.length - apart; x++) {
     const least = Math.min(...counts.slice(x - apart, x + apart + 1));
-    if (counts[x] === least && least < 0.35 * high && x + left - edges[edges.length - 1] >= apart) {
-      edges.push(x + left);
-    }
+    if (counts[x] !== least || least >= 0.35 * high || x + left - edges[edges.length - 1] < apart) continue;
+    edges.push(x + left);
   }
   return edges.map((edge, i) => {
     const end = edges[i + 1] ?? right;
-    const inside = pixels.filter((at) => at % width >= edge && at % width < end);
-    const rows = inside.map((at) => Math.floor(at / width)).sort();
-    return {left: edge, right: end, top: rows[0], bottom: rows[rows.length - 1] + 1, pixels: inside,
-      cut: end < right};
+    const inside = pixels.filter((at) => at % width >= edge && at % width < end).sort();
+    const [first, last] = [inside[0], inside[inside.length - 1]].map((at) => Math.floor(at / width));
+    return {left: edge, right: end, top: first, bottom: last + 1, pixels: inside, cut: end < right};
   });
 }
 
@@ -197,9 +179,10 @@ function piecesOf(unit, high, width) {
  * @param {Part[]} parts @param {Box} box @param {number} width of the plane
  * @returns {Float32Array} 28 × 28 in 0..1 */
 function pictureOf(parts, box, width) {
-  const longer = Math.max(box.right - box.left, box.bottom - box.top);
+  const [across, down] = [box.right - box.left, box.bottom - box.top];
+  const longer = Math.max(across, down);
   const edge = Math.ceil(longer * PEN / FIT);
-  const crop = plane(box.right - box.left + 2 * edge, box.bottom - box.top + 2 * edge);
+  const crop = plane(across + 2 * edge, down + 2 * edge);
   const {width: w, values} = crop;
   const all = parts.flatMap(({pixels}) => [...pixels].map((at) =>
     (Math.floor(at / width) - box.top + edge) * w + at % width - box.left + edge));
@@ -208,20 +191,21 @@ function pictureOf(parts, box, width) {
   const thick = 2 * all.length / rim.length;
   const wanted = Math.max(PEN * longer / FIT, Math.min(3.5 * longer / FIT, 0.8 * thick));
   const radius = Math.max(1, Math.round(wanted / 2 - 0.5));
-  const soft = means(crop, radius).values;
+  const soft = meansOf(crop);
   const blur = 2 * radius + 1;
-  const plateau = Math.min(1, thick / blur);
-  const level = clamp(0.5 + (Math.max(thick, blur) - wanted) / 2 / Math.min(thick, blur), 0.2, 0.8);
+  const [least, most] = [Math.min(thick, blur), Math.max(thick, blur)];
+  const level = clamp(0.5 + (most - wanted) / 2 / least, 0.2, 0.8);
   const size = longer - thick + wanted;
   const ink = new Float64Array(FIT * FIT);
-  const steep = Math.min(thick, blur) * FIT / size; // from nothing to all in one pixel
-  const [rows, columns] = [box.bottom - box.top, box.right - box.left].map((side) =>
+  const steep = least * FIT / size; // from nothing to all in one pixel
+  const place = (/** @type {number} */ i) =>
+    Math.floor((i + 0.5) * size / FIT + edge + (thick - wanted) / 2);
+  const [rows, columns] = [down, across].map((side) =>
     Math.min(FIT, Math.ceil((side - thick + wanted) * FIT / size)));
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
-      const [x, y] = [column, row].map((place) =>
-        Math.floor((place + 0.5) * size / FIT + edge + (thick - wanted) / 2));
-      ink[row * FIT + column] = clamp(0.5 + (soft[y * w + x] / plateau - level) * steep, 0, 1);
+      const value = soft(place(column), place(row), radius, radius) * Math.max(1, blur / thick);
+      ink[row * FIT + column] = clamp(0.5 + (value - level) * steep, 0, 1);
     }
   }
   return centred(ink, rows, columns);
