@@ -64,7 +64,7 @@ function choose() {
   document.body.dataset.mode = mode;
   document.title = element('title').textContent = TITLES[mode];
   ink.turn(sheets[mode] ?? {versions: [[]], at: 0});
-  if (mode === 'picture') photo.again();
+  if (mode === 'picture') photo.show(photo.rows, photo.words);
 }
 
 addEventListener('click', ({target}) => {

@@ -4,7 +4,7 @@
 'use strict';
 
 const LARGEST = 100e6; // pixels of a picture
-const KEPT = 2000; // pixels of the longer side that are looked at
+const KEPT = 1000; // pixels of the longer side that are looked at
 
 class Photo {
   /** @param {Settings} settings @param {(words: string) => void} announce */
@@ -14,10 +14,8 @@ class Photo {
     this.taken = 0; // pictures
     /** @type {Found[][]} */
     this.rows = [];
-    this.words = '';
-    const canvas = /** @type {HTMLCanvasElement} */ (element('photo'));
-    this.context = /** @type {CanvasRenderingContext2D} */ (
-      canvas.getContext('2d', {willReadFrequently: true}));
+    this.words = 'No picture yet.';
+    this.canvas = /** @type {HTMLCanvasElement} */ (element('photo'));
     const input = /** @type {HTMLInputElement} */ (element('picture'));
     input.addEventListener('change', () => this.take(input.files).then(() => (input.value = '')));
     addEventListener('paste', (event) => this.take(event.clipboardData?.files));
@@ -36,8 +34,8 @@ class Photo {
     worker.postMessage({settings: this.settings, library: text ? null : 'tf.min.js'});
     worker.addEventListener('message', ({data: {taken, rows, error}}) => {
       if (taken !== this.taken) return;
-      if (error) this.say(`The picture could not be read: ${error}`);
-      else this.show(rows);
+      this.show(rows ?? [], error ? `The picture could not be read: ${error}` : 'No digits were found.',
+        error ? 'empty' : 'read');
     });
     Object.defineProperty(this, 'worker', {value: worker});
     return worker;
@@ -48,52 +46,41 @@ class Photo {
     const [file] = files ?? [];
     if (!file || document.body.dataset.mode !== 'picture') return;
     const taken = ++this.taken;
-    this.say('Reading …', 'reading');
+    this.show([], 'Reading …', 'reading');
     try {
       if (!file.size) throw new Error('The file is empty.');
       const image = await createImageBitmap(file).catch(() => {
         throw new Error(`${file.name} is no picture that this browser can open.`);
       });
-      if (image.width * image.height > LARGEST) throw new Error('The picture has more than 100 million pixels.');
+      const {width, height} = image;
+      if (width * height > LARGEST) throw new Error('The picture has more than 100 million pixels.');
       if (taken !== this.taken) return;
-      const {canvas} = this.context;
-      const scale = Math.min(1, KEPT / Math.max(image.width, image.height));
-      canvas.width = Math.max(1, Math.round(image.width * scale));
-      canvas.height = Math.max(1, Math.round(image.height * scale));
-      this.context.fillStyle = 'white'; // behind what is transparent
-      this.context.fillRect(0, 0, canvas.width, canvas.height);
-      this.context.drawImage(image, 0, 0, canvas.width, canvas.height);
-      const {data, width, height} = this.context.getImageData(0, 0, canvas.width, canvas.height);
-      this.worker.postMessage({taken, data, width, height}, [data.buffer]);
+      const sides = [width, height].map((side) => Math.ceil(side * Math.min(1, KEPT / Math.max(width, height))));
+      [this.canvas.width, this.canvas.height] = sides;
+      const context = /** @type {CanvasRenderingContext2D} */ (
+        this.canvas.getContext('2d', {willReadFrequently: true}));
+      context.fillStyle = 'white'; // behind what is transparent
+      context.fillRect(0, 0, sides[0], sides[1]);
+      context.imageSmoothingQuality = 'high';
+      context.drawImage(image, 0, 0, sides[0], sides[1]);
+      const {data} = context.getImageData(0, 0, sides[0], sides[1]);
+      this.worker.postMessage({taken, data, width: sides[0], height: sides[1]}, [data.buffer]);
     } catch (error) {
-      if (taken === this.taken) this.say(/** @type {Error} */ (error).message);
+      if (taken === this.taken) this.show([], /** @type {Error} */ (error).message);
     }
   }
 
-  /** What was last shown. */
-  again() {
-    if (this.rows.length) this.show(this.rows);
-    else this.say(this.words || 'No picture yet.');
-  }
-
-  /** Instead of a number. @param {string} words @param {string} state */
-  say(words, state = 'empty') {
-    this.rows = [];
-    element('marks').replaceChildren();
-    Object.assign(element('number').dataset, {value: '', state});
-    const told = document.createElement('p');
-    told.textContent = this.words = words;
-    element('number').replaceChildren(told);
-    this.announce(words);
-  }
-
-  /** @param {Found[][]} rows */
-  show(rows) {
+  /** @param {Found[][]} rows @param {string} words without any, and @param {string} state */
+  show(rows, words, state = 'empty') {
     this.rows = rows.filter((row) => row.length);
-    if (!this.rows.length) return this.say('No digits were found.', 'read');
-    this.announce(showNumber(/** @type {any} */ (this.context.canvas), this.rows, false));
+    this.words = words;
+    const told = showNumber(this.canvas, this.rows, false);
     element('labels').replaceChildren();
     element('marks').replaceChildren(...this.rows.flat().map((found) => this.mark(found)));
+    if (this.rows.length) return this.announce(told);
+    element('number').dataset.state = state;
+    /** @type {Element} */ (element('number').lastElementChild).textContent = words;
+    this.announce(words);
   }
 
   /** A digit over its place, to be corrected. @param {Found} found @returns {HTMLElement} */
@@ -110,7 +97,7 @@ class Photo {
     select.addEventListener('change', () => {
       const digit = Number(select.value);
       this.show(this.rows.map((row) => row.flatMap((one) => one !== found ? [one]
-        : select.value === '' ? [] : [{...one, answer: {...answer, digit, state: 'sure'}}])));
+        : select.value === '' ? [] : [{...one, answer: {...answer, digit, state: 'sure'}}])), this.words, 'read');
     });
     return select;
   }

@@ -52,9 +52,10 @@ function partsIn(ink) {
     const [wide, tall] = [part.right - part.left, part.bottom - part.top];
     return {...part, wide, tall, thick: part.pixels.length / (wide + tall)};
   });
-  const parts = all.filter((a) => Math.max(a.wide, a.tall) < Math.max(ink.width, ink.height, 12 * a.wide,
-    12 * a.tall) / 2 && all.filter((b) => b.left > a.left && b.right < a.right
-    && b.top > a.top && b.bottom < a.bottom).length < 3).sort((a, b) => b.tall - a.tall);
+  const longest = Math.max(ink.width, ink.height) / 2; // of thin parts
+  const parts = all.filter((a) => Math.max(a.wide, a.tall) < Math.max(longest, 6 * Math.min(a.wide, a.tall))
+    && all.filter((b) => b.left > a.left && b.right < a.right && b.top > a.top && b.bottom < a.bottom).length < 3)
+    .sort((a, b) => b.tall - a.tall);
   let rest = parts.reduce((sum, {tall, pixels}) => sum + tall * pixels.length, 0) / 2;
   const high = parts.find(({tall, pixels}) => (rest -= tall * pixels.length) <= 0)?.tall ?? 1;
   const like = parts.filter(({wide, tall}) => tall > SMALL * high && tall < 2.2 * high && wide < 4 * high);
@@ -91,7 +92,7 @@ function rowsOf({digits, small, high}) {
 function cutUp(part, high, width) {
   const {left, top, right, bottom, pixels} = part;
   if (right - left < Math.min(0.9 * high, 1.2 * (bottom - top))) return [part];
-  const counts = new Array(right - left).fill(0);
+  const counts = Array.from({length: right - left}, () => 0);
   for (const at of pixels) counts[at % width - left]++;
   const apart = Math.round(0.2 * high);
   const edges = [left];
