@@ -133,6 +133,26 @@ def test_a_served_page_reads_pictures_too(written, four):
     assert told[1]["value"] == "111\n11"
 
 
+def test_unsure_digits_are_marked_over_the_picture(written, tmp_path):
+    image, _ = made(BY_HAND[5], "plain", np.random.default_rng(1))
+    image = image[:1000, :1000].copy()  # the page does not reduce it
+    image[10:60, 10:60] = 30  # no digit
+    Image.fromarray(image).save(tmp_path / "one.png")
+    (told,) = read([image], written)
+    states = [found["state"] == "sure" for row in told["rows"] for found in row]
+    classes = ("eval", "[...document.querySelectorAll('#marks select')].map((e) => e.className)")
+    *_, marks = look(written, PICTURE, ("give", "#picture", str(tmp_path / "one.png")), classes)
+    assert marks == ["sure" if sure else "unsure" for sure in states]
+    assert {*states} == {True, False}
+
+
+def test_a_huge_picture_gets_a_sentence(written, tmp_path):
+    Image.new("1", (10_001, 10_000)).save(tmp_path / "huge.png")
+    _, told = look(written, PICTURE, ("give", "#picture", str(tmp_path / "huge.png")))
+    assert told["text"] == "The picture has more than 100 million pixels."
+    assert told["state"] == "empty"
+
+
 def test_a_picture_that_is_none_gets_a_sentence(written, four, tmp_path):
     empty, broken, blank = (tmp_path / name for name in ("empty.png", "broken.png", "blank.png"))
     empty.touch()
