@@ -1,6 +1,6 @@
 // node score_pictures.mjs MODULES PAGE JOBS.json: pictures through the JavaScript of a page.
 // PAGE: what convert wrote. JOBS: [{file: raw RGBA, width, height}]. Prints one line of JSON, a list
-// of {rows: [[{digit, state, corners}, ...], ...], milliseconds}.
+// of {rows: [[{digit, state, at}, ...], ...], milliseconds}.
 import {readFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
@@ -26,5 +26,5 @@ console.log(JSON.stringify(JSON.parse(readFileSync(jobs, 'utf8')).map(({file, wi
   const started = performance.now();
   const rows = readPicture(pixels, width, height, (pictures) => reader.read(pictures));
   return {milliseconds: performance.now() - started, rows: rows.map((row) => row.map(
-    ({answer: {digit, state}, corners}) => ({digit, state, corners})))};
+    ({answer: {digit, state}, at}) => ({digit, state, at})))};
 })));

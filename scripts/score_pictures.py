@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).with_suffix(".mjs").absolute()
 def read(pictures: Sequence[Any], page: Path) -> list[dict[str, Any]]:
     """What the page's JavaScript reads in pictures uint8 (height, width, 3 or 4).
 
-    Each is {rows: [[{digit, state, corners}]], milliseconds}; UserError if Node fails.
+    Each is {rows: [[{digit, state, at}]], milliseconds}; UserError if Node fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
         jobs = []

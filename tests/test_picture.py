@@ -50,7 +50,7 @@ def test_paper_without_ink_has_no_digits(written):
     assert [one["rows"] for one in read([noise, blank, blank[:1, :1]], written)] == [[], [], []]
 
 
-def test_corners_stand_around_their_digit_in_a_turned_picture(written):
+def test_places_are_above_their_digit_in_a_turned_picture(written):
     image = np.full((300, 500), 240, np.uint8)
     for left in (80, 180, 280, 380):
         image[120:200, left : left + 9] = 20  # four ones
@@ -58,11 +58,11 @@ def test_corners_stand_around_their_digit_in_a_turned_picture(written):
     (told,) = read([np.asarray(turned)], written)
     (row,) = told["rows"]
     assert len(row) == 4
-    centres = np.array([np.mean(found["corners"], axis=0) for found in row]) * [500, 300]
     angle = np.deg2rad(12)
-    away = np.array([[left + 4.5 - 250, 160 - 150] for left in (80, 180, 280, 380)])
+    away = np.array([[left + 4.5 - 250, 120 - 150] for left in (80, 180, 280, 380)])
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    np.testing.assert_allclose(centres, away @ turn + [250, 150], atol=6)
+    places = np.array([found["at"] for found in row]) * [500, 300]
+    np.testing.assert_allclose(places, away @ turn + [250, 150], atol=6)
 
 
 def test_digits_that_stand_on_a_dark_rule_are_read(written):

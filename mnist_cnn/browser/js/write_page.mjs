@@ -13,7 +13,7 @@ import {library, minified} from './bundle.mjs';
 const BINARIES = ['tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm'];
 // In this order.
 const OWN = ['prepare', 'numbers', 'reading', 'ink', 'view', 'tell', 'photo', 'page'];
-const WORKER = ['prepare', 'numbers', 'reading', 'binarise', 'shapes', 'picture'];
+const WORKER = ['prepare', 'numbers', 'reading', 'shapes', 'picture'];
 const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
 
 const [modules, folder, settingsFile] = process.argv.slice(2);

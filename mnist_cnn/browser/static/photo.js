@@ -85,15 +85,13 @@ class Photo {
 
   /** A digit over its place, to be corrected. @param {Found} found @returns {HTMLElement} */
   mark(found) {
-    const {answer, corners} = found;
+    const {answer, at: [x, y]} = found;
     const select = document.createElement('select');
     select.append(...'0123456789'.split('').map((digit) => new Option(digit)), new Option('none', ''));
     select.value = String(answer.digit);
     select.className = answer.state === 'sure' ? 'sure' : 'unsure';
     select.ariaLabel = `${answer.digit}${answer.state === 'sure' ? '' : ', not sure'}: correct`;
-    const [xs, ys] = [0, 1].map((axis) => corners.map((corner) => 100 * corner[axis]));
-    select.style.left = `${(Math.min(...xs) + Math.max(...xs)) / 2}%`;
-    select.style.top = `${Math.min(...ys)}%`;
+    [select.style.left, select.style.top] = [`${100 * x}%`, `${100 * y}%`];
     select.addEventListener('change', () => {
       const digit = Number(select.value);
       this.show(this.rows.map((row) => row.flatMap((one) => one !== found ? [one]
