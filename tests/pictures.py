@@ -1,7 +1,16 @@
-"""Pictures of handwritten digits: recorded strokes laid on paper, textured and shaded."""
+"""Pictures of handwritten digits: recorded strokes laid on paper, textured and shaded.
+
+    python -m tests.pictures FOLDER RECORDINGS SEED...
+
+writes one of each kind for each seed, with labels.json, for scripts/score_pictures.py. RECORDINGS:
+a file {"drawings": [{writer, digit, strokes}]}.
+"""
 
 import io
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,3 +159,23 @@ def _light(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> np.nd
             light += 0.09 * np.tanh(edge * 60) * np.exp(-((edge * 12) ** 2))
             light -= 0.15 * np.exp(-((edge * max(shape) / 1.5) ** 2))
     return np.clip(light, 0.3, 1.15)
+
+
+def main(folder: str, recordings: str, *seeds: str) -> None:
+    """Writes the pictures; each is of one writer with at least ten drawings."""
+    writers: dict[Any, list[dict[str, Any]]] = {}
+    for drawing in json.loads(Path(recordings).read_text())["drawings"]:
+        writers.setdefault(drawing["writer"], []).append(drawing)
+    hands = [drawings for _, drawings in sorted(writers.items()) if len(drawings) >= 10]
+    labels = []
+    for seed in map(int, seeds):
+        for i, kind in enumerate(KINDS):
+            rng = np.random.default_rng(1000 * seed + i)
+            image, rows = made(hands[rng.integers(len(hands))], kind, rng)
+            labels.append({"file": f"{kind}{seed}.png", "rows": rows})
+            Image.fromarray(image).save(Path(folder, labels[-1]["file"]))
+    Path(folder, "labels.json").write_text(json.dumps(labels))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
