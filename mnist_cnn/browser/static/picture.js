@@ -17,15 +17,14 @@ const GAP = 0.25; // between parts of a digit, at most
 /** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @param {Ask} ask
  * @returns {Found[][]} */
 function readPicture(rgba, width, height, ask) {
-  const grey = plane(width, height);
-  for (let i = 0, at = 0; i < grey.values.length; i++, at += 4) {
-    grey.values[i] = (0.3 * rgba[at] + 0.6 * rgba[at + 1] + 0.1 * rgba[at + 2]) / 255;
-  }
   const longer = Math.max(width, height);
-  const seen = inkOf(sampled(grey, longer / clamp(longer, SHORT, LONG), 0));
+  const grey = (/** @type {number} */ i) =>
+    (0.3 * rgba[4 * i] + 0.6 * rgba[4 * i + 1] + 0.1 * rgba[4 * i + 2]) / 255;
+  const seen = inkOf(sampled(width, height, grey, longer / clamp(longer, SHORT, LONG), 0));
   if (!seen) return [];
   const angle = slopeOf(seen, partsIn(seen));
-  const ink = Math.abs(angle) > LEVEL ? sampled(seen, 1, angle) : seen;
+  const ink = Math.abs(angle) > LEVEL
+    ? sampled(seen.width, seen.height, (i) => seen.values[i], 1, angle) : seen;
   unrule(ink);
   const parts = partsIn(ink);
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];

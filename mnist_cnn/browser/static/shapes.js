@@ -37,23 +37,26 @@ function meansOf({width, height, values}) {
   };
 }
 
-/** Reduced and turned about its middle: each pixel the mean of four places; -1: outside.
- * @param {Plane} source @param {number} scale @param {number} angle radians @returns {Plane} */
-function sampled({width, height, values}, scale, angle) {
+/** Reduced and turned about its middle: each pixel the mean of two places; -1: outside.
+ * @param {number} width @param {number} height @param {(i: number) => number} value of a pixel
+ * @param {number} scale @param {number} angle radians @returns {Plane} */
+function sampled(width, height, value, scale, angle) {
   const [cos, sin] = [scale * Math.cos(angle), scale * Math.sin(angle)];
   const [wide, tall] = [[width, height], [height, width]].map(([a, b]) =>
     COARSE * Math.floor((a * cos + b * Math.abs(sin)) / scale ** 2 / COARSE));
-  const result = plane(wide, tall);
-  for (let at = 0; at < result.values.length; at++) {
-    for (let part = 0; part < 4; part++) {
-      const u = at % wide + (part & 1 ? 0.75 : 0.25) - wide / 2;
-      const v = Math.floor(at / wide) + (part & 2 ? 0.75 : 0.25) - tall / 2;
-      const [x, y] = [Math.floor(u * cos - v * sin + width / 2), Math.floor(u * sin + v * cos + height / 2)];
-      const outside = x < 0 || y < 0 || x >= width || y >= height;
-      result.values[at] += outside ? -0.25 : values[y * width + x] / 4;
+  const {values, ...size} = plane(wide, tall);
+  for (let row = 0, at = 0; row < tall; row++) {
+    for (let column = 0; column < wide; column++, at++) {
+      for (let part = 0.25; part < 1; part += 0.5) {
+        const u = column + part - wide / 2;
+        const v = row + part - tall / 2;
+        const x = Math.floor(u * cos - v * sin + width / 2);
+        const y = Math.floor(u * sin + v * cos + height / 2);
+        values[at] += (x < 0 || y < 0 || x >= width || y >= height ? -1 : value(y * width + x)) / 2;
+      }
     }
   }
-  return result;
+  return {...size, values};
 }
 
 /** Means of what surrounds each square of COARSE pixels, of what `value` says of four of them.
@@ -80,7 +83,10 @@ function inkOf(grey) {
   }
   const mean = around(grey, (i) => values[i]);
   let cubes = 0; // light ink on dark ground if what stands out is light
-  for (let i = 0; i < values.length; i++) cubes += (values[i] - mean[squares[i]]) ** 3;
+  for (let i = 0; i < values.length; i++) {
+    const away = values[i] - mean[squares[i]];
+    cubes += away * away * away;
+  }
   const sign = cubes > 0 ? -1 : 1;
   const paper = around(grey, (i) => sign * Math.max(sign * values[i], sign * mean[squares[i]]));
   const ink = plane(width, height);
@@ -89,7 +95,7 @@ function inkOf(grey) {
     const ground = paper[squares[i]];
     depth[i] = sign > 0 ? 1 - values[i] / (ground + 0.02) : (values[i] - ground) / (1.1 - ground);
   }
-  const sorted = depth.filter((_, i) => i % 23 === 0).sort(); // enough of them
+  const sorted = new Float32Array(depth.length / 23 | 0).map((_, i) => depth[23 * i]).sort(); // enough of them
   const [low, middle, high] = [0.16, 0.5, 0.9995].map((share) => sorted[Math.floor(share * sorted.length)]);
   const dark = sorted.filter((value) => value >= high / 2);
   const deep = dark.reduce((sum, value) => sum + value, 0) / dark.length;
