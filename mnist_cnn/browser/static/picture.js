@@ -7,7 +7,7 @@
 /** @typedef {Read & {at: Point}} Found above its middle, as shares of the picture's width and height */
 /** @typedef {(pictures: Float32Array[]) => Answer[]} Ask */
 
-const [SHORT, LONG] = [500, 640]; // pixels of the longer side: it is brought between them
+const LONGER = 512; // pixels, the longer side of what is looked at
 const LEVEL = 0.008; // radians: what is turned by less is left so
 const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
@@ -17,10 +17,9 @@ const GAP = 0.25; // between parts of a digit, at most
 /** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @param {Ask} ask
  * @returns {Found[][]} */
 function readPicture(rgba, width, height, ask) {
-  const longer = Math.max(width, height);
   const grey = (/** @type {number} */ i) =>
     (0.3 * rgba[4 * i] + 0.6 * rgba[4 * i + 1] + 0.1 * rgba[4 * i + 2]) / 255;
-  const seen = inkOf(sampled(width, height, grey, longer / clamp(longer, SHORT, LONG), 0));
+  const seen = inkOf(sampled(width, height, grey, Math.max(width, height) / LONGER, 0));
   if (!seen) return [];
   const angle = slopeOf(seen, partsIn(seen));
   const ink = Math.abs(angle) > LEVEL
@@ -139,12 +138,11 @@ function pictureOf(parts, {left, right, top, bottom}, width) {
   const pen = longer * PEN / FIT;
   const w = longer + 2 * Math.ceil(pen);
   const crop = plane(w, w);
-  const values = crop.values;
   const [x0, y0] = [(left + right - w) >> 1, (top + bottom - w) >> 1];
   const all = parts.flatMap(({pixels}) => Array.from(pixels, (at) =>
     (Math.floor(at / width) - y0) * w + at % width - x0));
-  for (const at of all) values[at] = 1;
-  const rim = all.filter((at) => !(values[at - 1] && values[at + 1] && values[at - w] && values[at + w]));
+  for (const at of all) crop.values[at] = 1;
+  const rim = all.filter((at) => [at - 1, at + 1, at - w, at + w].some((next) => !crop.values[next]));
   const thick = 2 * all.length / rim.length;
   const radius = Math.max(1, Math.round(Math.max(thick, pen) / 2 - 0.5));
   const blur = 2 * radius + 1;
@@ -161,18 +159,14 @@ function pictureOf(parts, {left, right, top, bottom}, width) {
 
 // In the worker: first the settings, then pictures.
 if (typeof WorkerGlobalScope === 'function') {
-  /** @type {Promise<Reader>} */
-  let loading;
+  let [reading, loading] = [/** @type {Reader?} */ (null), /** @type {Promise<void>?} */ (null)];
   addEventListener('message', async ({data: {settings, library, taken, data, width, height}}) => {
     try {
       if (library) importScripts(library);
-      if (settings) {
-        const reader = new Reader(settings);
-        loading = reader.load().then(() => reader);
-      } else {
-        const reader = await loading;
-        self.postMessage({taken, rows: readPicture(data, width, height, (some) => reader.read(some))});
-      }
+      const reader = reading ??= new Reader(settings);
+      if (settings) loading = reader.load();
+      await loading;
+      if (data) self.postMessage({taken, rows: readPicture(data, width, height, (some) => reader.read(some))});
     } catch (error) {
       self.postMessage({taken, error: /** @type {Error} */ (error).message});
     }

@@ -5,6 +5,7 @@
 'use strict';
 
 /** @typedef {{width: number, height: number, values: Float32Array}} Plane row by row */
+/** @typedef {{width: number, height: number, values: Float32Array | Uint8Array}} Table row by row */
 /** @typedef {Box & {wide: number, tall: number, pixels: Int32Array}} Part places in the plane */
 
 const COARSE = 4; // pixels, a side of the squares in which surroundings are looked at
@@ -14,6 +15,7 @@ const NOISE = 5; // likewise, in standard deviations of the paper
 const RULE = 0.7; // of the picture's width: half of so long a stretch is ink where there is a rule
 const THIN = 0.015; // of its longer side: a rule's width at most
 const TURN = 45; // degrees, at most, either way
+const EVERY = 7; // pixels: one is looked at, where that is enough
 const NEAR = 2.6; // heights from a digit to those that show the slope of its row
 
 /** @param {number} width @param {number} height @returns {Plane} */
@@ -22,7 +24,7 @@ function plane(width, height) {
 }
 
 /** Of the box around (x, y), so far across and down, by a table of sums (Crow 1984).
- * @param {Plane} plane @returns {(x: number, y: number, across: number, down: number) => number} */
+ * @param {Table} table @returns {(x: number, y: number, across: number, down: number) => number} */
 function meansOf({width, height, values}) {
   const line = width + 1;
   const sums = new Float64Array(line * (height + 1));
@@ -83,10 +85,7 @@ function inkOf(grey) {
   }
   const mean = around(grey, (i) => values[i]);
   let cubes = 0; // light ink on dark ground if what stands out is light
-  for (let i = 0; i < values.length; i++) {
-    const away = values[i] - mean[squares[i]];
-    cubes += away * away * away;
-  }
+  for (let i = 0; i < values.length; i += EVERY) cubes += (values[i] - mean[squares[i]]) ** 3;
   const sign = cubes > 0 ? -1 : 1;
   const paper = around(grey, (i) => sign * Math.max(sign * values[i], sign * mean[squares[i]]));
   const ink = plane(width, height);
@@ -95,7 +94,7 @@ function inkOf(grey) {
     const ground = paper[squares[i]];
     depth[i] = sign > 0 ? 1 - values[i] / (ground + 0.02) : (values[i] - ground) / (1.1 - ground);
   }
-  const sorted = new Float32Array(depth.length / 23 | 0).map((_, i) => depth[23 * i]).sort(); // enough of them
+  const sorted = new Float32Array(depth.length / EVERY | 0).map((_, i) => depth[EVERY * i]).sort();
   const [low, middle, high] = [0.16, 0.5, 0.9995].map((share) => sorted[Math.floor(share * sorted.length)]);
   const dark = sorted.filter((value) => value >= high / 2);
   const deep = dark.reduce((sum, value) => sum + value, 0) / dark.length;
@@ -121,11 +120,17 @@ function partFrom(pixels, width) {
   return {left, right, top, bottom, wide: right - left, tall: bottom - top, pixels};
 }
 
+/** @param {Float32Array} values @returns {Uint8Array} 1: ink */
+function maskOf(values) {
+  const mask = new Uint8Array(values.length);
+  for (let i = 0; i < mask.length; i++) if (values[i] > 0) mask[i] = 1;
+  return mask;
+}
+
 /** Connected parts, of eight neighbours. @param {Plane} ink @returns {Part[]} */
 function partsOf({width, values}) {
   const found = [];
-  const rest = new Uint8Array(values.length);
-  for (let i = 0; i < rest.length; i++) if (values[i] > 0) rest[i] = 1;
+  const rest = maskOf(values);
   const queue = new Int32Array(rest.length);
   for (let start = rest.indexOf(1); start >= 0; start = rest.indexOf(1, start)) {
     let end = 1;
@@ -148,8 +153,7 @@ function partsOf({width, values}) {
 function slopeOf({width, height, values}, {digits, high}) {
   const all = [];
   for (let i = 0; i < values.length; i++) if (values[i] > 0) all.push(i);
-  const every = Math.ceil(all.length / 5000);
-  const points = all.filter((_, i) => i % every === 0);
+  const points = all.filter((_, i) => i % EVERY === 0);
   const [xs, ys] = [points.map((i) => i % width), points.map((i) => Math.floor(i / width))];
   const pairs = digits.flatMap((a) => digits.map((b) => [b.left + b.right - a.left - a.right,
     b.top + b.bottom - a.top - a.bottom].map((away) => away / 2 / high)));
@@ -161,7 +165,7 @@ function slopeOf({width, height, values}, {digits, high}) {
     const bins = new Int16Array(width + height); // of two pixels, or 45 degrees win
     for (let i = 0; i < xs.length; i++) bins[(ys[i] * cos - xs[i] * sin + width) / 2 | 0]++;
     const line = bins.reduce((most, count, i) =>
-      Math.max(most, count - Math.max(bins[i - 4] ?? 0, bins[i + 4] ?? 0)), 0) * every / width;
+      Math.max(most, count - Math.max(bins[i - 4] ?? 0, bins[i + 4] ?? 0)), 0) * EVERY / width;
     const score = near.reduce((sum, [x, y]) => sum + Math.exp(-(((y * cos - x * sin) / 0.25) ** 2)),
       1.5 * cos + (line > 0.75 ? 1e6 * line : 0));
     if (score > best.score) best = {angle, score};
@@ -174,14 +178,12 @@ function slopeOf({width, height, values}, {digits, high}) {
 function unrule({width, height, values}) {
   const thin = Math.round(2 + THIN * Math.max(width, height));
   for (const [across, down] of [[1, 0], [0, 1]]) {
-    const [mask, ruled] = [plane(width, height), plane(width, height)];
-    for (let i = 0; i < values.length; i++) if (values[i] > 0) mask.values[i] = 1;
-    const ink = meansOf(mask);
+    const ink = meansOf({width, height, values: maskOf(values)});
+    const ruled = plane(width, height);
     const lines = [];
     for (let i = 0; i < values.length; i++) {
-      if (!mask.values[i]) continue;
-      const share = ink(i % width, Math.floor(i / width), down * thin, across * thin);
-      if (share * (2 * thin + 1) <= thin) lines.push(i);
+      if (values[i] > 0 && ink(i % width, Math.floor(i / width), down * thin, across * thin)
+        * (2 * thin + 1) <= thin) lines.push(i);
     }
     const step = across ? width : 1;
     for (const i of lines) ruled.values[i] = ruled.values[i - step] = ruled.values[i + step] = 1;
