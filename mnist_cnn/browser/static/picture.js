@@ -8,7 +8,6 @@
 /** @typedef {(pictures: Float32Array[]) => Answer[]} Ask */
 
 const LONGER = 512; // pixels, the longer side of what is looked at
-const LEVEL = 0.008; // radians: what is turned by less is left so
 const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
 const HAIR = 0.4; // of the usual width of a line: what is thinner is a piece of a rule
@@ -22,8 +21,7 @@ function readPicture(rgba, width, height, ask) {
   const seen = inkOf(sampled(width, height, grey, Math.max(width, height) / LONGER, 0));
   if (!seen) return [];
   const angle = slopeOf(seen, partsIn(seen));
-  const ink = Math.abs(angle) > LEVEL
-    ? sampled(seen.width, seen.height, (i) => seen.values[i], 1, angle) : seen;
+  const ink = angle ? sampled(seen.width, seen.height, (i) => seen.values[i], 1, angle) : seen;
   unrule(ink);
   const parts = partsIn(ink);
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];

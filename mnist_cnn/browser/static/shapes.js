@@ -5,7 +5,6 @@
 'use strict';
 
 /** @typedef {{width: number, height: number, values: Float32Array}} Plane row by row */
-/** @typedef {{width: number, height: number, values: Float32Array | Uint8Array}} Table row by row */
 /** @typedef {Box & {wide: number, tall: number, pixels: Int32Array}} Part places in the plane */
 
 const COARSE = 4; // pixels, a side of the squares in which surroundings are looked at
@@ -24,7 +23,8 @@ function plane(width, height) {
 }
 
 /** Of the box around (x, y), so far across and down, by a table of sums (Crow 1984).
- * @param {Table} table @returns {(x: number, y: number, across: number, down: number) => number} */
+ * @param {{width: number, height: number, values: ArrayLike<number>}} plane
+ * @returns {(x: number, y: number, across: number, down: number) => number} */
 function meansOf({width, height, values}) {
   const line = width + 1;
   const sums = new Float64Array(line * (height + 1));
@@ -46,7 +46,7 @@ function sampled(width, height, value, scale, angle) {
   const [cos, sin] = [scale * Math.cos(angle), scale * Math.sin(angle)];
   const [wide, tall] = [[width, height], [height, width]].map(([a, b]) =>
     COARSE * Math.floor((a * cos + b * Math.abs(sin)) / scale ** 2 / COARSE));
-  const {values, ...size} = plane(wide, tall);
+  const result = plane(wide, tall);
   for (let row = 0, at = 0; row < tall; row++) {
     for (let column = 0; column < wide; column++, at++) {
       for (let part = 0.25; part < 1; part += 0.5) {
@@ -54,11 +54,11 @@ function sampled(width, height, value, scale, angle) {
         const v = row + part - tall / 2;
         const x = Math.floor(u * cos - v * sin + width / 2);
         const y = Math.floor(u * sin + v * cos + height / 2);
-        values[at] += (x < 0 || y < 0 || x >= width || y >= height ? -1 : value(y * width + x)) / 2;
+        result.values[at] += (x < 0 || y < 0 || x >= width || y >= height ? -1 : value(y * width + x)) / 2;
       }
     }
   }
-  return {...size, values};
+  return result;
 }
 
 /** Means of what surrounds each square of COARSE pixels, of what `value` says of four of them.
@@ -88,23 +88,18 @@ function inkOf(grey) {
   for (let i = 0; i < values.length; i += EVERY) cubes += (values[i] - mean[squares[i]]) ** 3;
   const sign = cubes > 0 ? -1 : 1;
   const paper = around(grey, (i) => sign * Math.max(sign * values[i], sign * mean[squares[i]]));
-  const ink = plane(width, height);
-  const depth = ink.values;
-  for (let i = 0; i < depth.length; i++) {
-    const ground = paper[squares[i]];
-    depth[i] = sign > 0 ? 1 - values[i] / (ground + 0.02) : (values[i] - ground) / (1.1 - ground);
-  }
+  const depth = values.map((value, i) => sign > 0 ? 1 - value / (paper[squares[i]] + 0.02)
+    : (value - paper[squares[i]]) / (1.1 - paper[squares[i]]));
   const sorted = new Float32Array(depth.length / EVERY | 0).map((_, i) => depth[EVERY * i]).sort();
   const [low, middle, high] = [0.16, 0.5, 0.9995].map((share) => sorted[Math.floor(share * sorted.length)]);
   const dark = sorted.filter((value) => value >= high / 2);
   const deep = dark.reduce((sum, value) => sum + value, 0) / dark.length;
   if (!(deep > Math.max(FAINT, NOISE * (middle - low)))) return null;
-  const level = around(ink, (i) => depth[i]);
-  const square = around(ink, (i) => depth[i] ** 2);
+  const level = around(grey, (i) => depth[i]);
+  const square = around(grey, (i) => depth[i] ** 2);
   const threshold = level.map((value, at) =>
     value + Math.max(0.1 * deep, 0.5 * deep - Math.sqrt(Math.max(0, square[at] - value ** 2))));
-  for (let i = 0; i < depth.length; i++) depth[i] = (depth[i] - threshold[squares[i]]) / deep;
-  return ink;
+  return {width, height, values: depth.map((value, i) => (value - threshold[squares[i]]) / deep)};
 }
 
 /** @param {Int32Array} pixels @param {number} width of the plane @returns {Part} */
