@@ -43,8 +43,8 @@ function partsIn(ink) {
   const parts = all.filter((a) => Math.max(a.wide, a.tall) < Math.max(longest, 6 * Math.min(a.wide, a.tall))
     && all.filter((b) => b.left > a.left && b.right < a.right && b.top > a.top && b.bottom < a.bottom).length < 3)
     .sort((a, b) => b.tall - a.tall);
-  let rest = parts.reduce((sum, {tall, pixels}) => sum + tall * pixels.length, 0) / 2;
-  const high = parts.find(({tall, pixels}) => (rest -= tall * pixels.length) <= 0)?.tall ?? 1;
+  let rest = parts.reduce((sum, {tall}) => sum + tall ** 3, 0) / 2;
+  const high = parts.find(({tall}) => (rest -= tall ** 3) <= 0)?.tall ?? 1;
   const like = parts.filter(({wide, tall}) => tall > SMALL * high && tall < 2.2 * high && wide < 4 * high);
   const thick = (/** @type {Part} */ {wide, tall, pixels}) => pixels.length / (wide + tall);
   const usual = like.map(thick).sort((a, b) => a - b)[like.length >> 1];
