@@ -75,7 +75,8 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
             prefix = re.sub(r"[^a-z0-9.]", "_", str(label))
             mlflow.log_metrics({f"{prefix}/{metric}": value for metric, value in values.items()})
         about = "{cores} cores, tensorflow {tensorflow}, keras {keras}".format(**runs.environment())
-        runs.describe_run(f"{about}:\n\n{table}")
+        right = (f"{name} {share:.2%} in {s:.1f} s" for name, share, s in means.itertuples())
+        runs.describe_run(f"{about}.", f"Right of the test images, fit: {', '.join(right)}.")
         print(f"{about}:\n\n{table}")
 
 

@@ -50,15 +50,17 @@ def convert(model: str | None, output: str, quantize: str, **options: Any) -> No
         figures["convert_seconds"] = time.perf_counter() - started
         registry.log_metrics(source, figures)
         registry.tag(source, tfjs_agreement=f"{figures['tfjs_agreement']:.6g}")
-        target, width = Path(output).absolute(), best.replace("none", "float32")
-        told = f"{source}: {width} files, proven in TensorFlow.js, are in {target}."
+        target, width = Path(output).absolute(), best.replace("none", "float32").capitalize()
+        told = [f"{width} files of {source}, proven in TensorFlow.js, are in {target}."]
+        told.append(f"{figures['tfjs_bytes'] / 1000:,.0f} kB.")
         if "drawn_accuracy" in figures:
-            told += f"\n{figures['drawn_accuracy']:.1%} of the recorded drawings are read rightly."
-            told += f"\nDraw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve"
-        describe_run(told.replace("\n", "\n\n"))
+            told[1] += f" {figures['drawn_accuracy']:.1%} of recorded drawings are read rightly."
+            told.append(f"Draw a digit: open {target / 'digits.html'}, or: mlflow run . -e serve")
+        describe_run(*told[:2])
     tried = tried.rename(columns=lambda name: name.removeprefix("tfjs_"), index={"none": "float32"})
-    print(tried.to_string())
-    print(("It was compared in float32, not in its own precision.\n" if reduced else "") + told)
+    print(tried.T.map("{:,.6g}".format).to_string())
+    note = ["It was compared in float32, not in its own precision."] if reduced else []
+    print(*note, *told, sep="\n")
 
 
 def _samples(network: Any, source: registry.ModelRef, inputs: str | None) -> proof.Samples:

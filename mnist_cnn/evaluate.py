@@ -31,10 +31,7 @@ def evaluate(
     depth: str = "standard",
     drawings: str | None = None,
 ) -> None:
-    """Evaluate `model` on the test images of `dataset`, in a tracked run; promote it if proven.
-
-    `drawings`: a file of recorded drawings to measure on, by default the project's own.
-    """
+    """Evaluate `model` on the test images of `dataset`, in a tracked run; promote it if proven."""
     with runs.tracked("evaluate", model=model, promote=promote, depth=depth, drawings=drawings):
         recorded = recordings.read(drawings)
         ref = registry.find(model)
@@ -47,6 +44,8 @@ def evaluate(
         validation = training.validation.y, predict(network, training.validation.x)
         correct = validation[1].argmax(1) == validation[0]
         temperature = metrics.best_temperature(*validation)
+        # Not one of the test images; the logged model has it from `train`.
+        mlflow.log_metric("val_accuracy", float(correct.mean()))
         found, tables, probabilities = measure(network, test, temperature, depth)
         registry.log_metrics(ref, found, log_dataset(test, dataset, "test"))
         if dataset != "fashion_mnist":
@@ -57,16 +56,12 @@ def evaluate(
             mlflow.log_figure(misread, "misread_drawings.png")
             registry.log_metrics(ref, drawn)
         log_report(test, probabilities, temperature, tables, str(ref))
-        # Not one of the test images; the logged model has it from `train`.
-        found["val_accuracy"] = float(correct.mean())
-        mlflow.log_metric("val_accuracy", found["val_accuracy"])
-        summary = _log_summary(ref, dataset, found, tables)
+        summary = _log_summary(ref, dataset, found | {"val_accuracy": correct.mean()}, tables)
         print(summary)
-        if promote and ref.name == registry.NAME:
-            verdict = gate(ref, network, correct, training)
-            print(verdict)
-            summary += f"\n\n{verdict}"
-        runs.describe_run(summary)
+        judged = promote and ref.name == registry.NAME
+        verdict = gate(ref, network, correct, training) if judged else "Nothing is promoted."
+        print(verdict)
+        runs.describe_run(summary, verdict.replace("\n", " "))
 
 
 def measure(
@@ -123,7 +118,7 @@ def log_report(
     curves = {"as it is": probabilities, "with temperature": scaled}
     bins = {name: metrics.calibration(split.y, given) for name, given in curves.items()}
     right = f"confusion matrix, {np.trace(confusion):,} of {len(split):,} right"
-    errors, wrong = 100 * metrics.error_matrix(confusion), "errors, % of the true digit"
+    errors, wrong = (100 * metrics.error_matrix(confusion)).round(1), "errors, % of the true digit"
     clean = (predictions == split.y)[: tables["robustness"].images[0]]
     figures = {
         "confusion_matrix_plot": plots.confusion_matrix_plot(confusion, f"{title}: {right}"),
@@ -140,19 +135,21 @@ def _log_summary(ref: registry.ModelRef, dataset: str, found: dict, tables: dict
     """Log the model card, put it and the headline on the version; returns the headline in words."""
     card = model_card.model_card(str(ref), ref.tags, dataset, found, tables)
     mlflow.log_text(card, "model_card.md")
-    if ref.version:  # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more
-        mlflow.MlflowClient().update_model_version(ref.name, ref.version, card[:5000])
     worst = tables["slices"].iloc[0]
     mlflow.set_tags({"dataset": dataset, "model_version": ref.version, "worst_slice": worst.slice})
     number = {name: f"{value:.4f}" for name, value in found.items()}
     accuracy, low, high = (number[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
     registry.tag(ref, test_accuracy=accuracy, test_accuracy_interval=f"{low} to {high}")
     robust = "{robust_accuracy} ({interval/robust_accuracy_low} to {interval/robust_accuracy_high})"
-    return (
-        f"{ref}: test accuracy {accuracy} (95 % interval {low} to {high}), "
+    told = (
+        f"Test accuracy {accuracy} (95 % interval {low} to {high}), "
         f"{tables['slices'].images.max():,} images in {found['evaluate_seconds']:.2f} s. Under "
         f"corruption {robust.format(**number)}; worst slice: {worst.slice}, {worst.accuracy:.4f}."
     )
+    if ref.version:  # 5,000 characters are what MLflow's table holds; PostgreSQL refuses more
+        text = f"{told}\n\n{card}"[:5000]  # the table of versions shows its beginning
+        mlflow.MlflowClient().update_model_version(ref.name, ref.version, text)
+    return told
 
 
 def _as_ours(network: Any, ref: registry.ModelRef, validation: Split) -> Any:

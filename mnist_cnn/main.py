@@ -16,7 +16,7 @@ def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -
         load_test(dataset)  # refused now, not by evaluate after an hour of training
         version = train(recipe, seed, dataset, drawings)
         model = f"models:/{registry.NAME}/{version}"
-        runs.describe_run(f"Version {version}: trained, then evaluated, then converted.")
+        runs.describe_run(f"{recipe.name}: {recipe.claim}.", f"Version {version}, in three steps.")
         evaluate(model, dataset, promote=True)
         convert(model, "out", "none", max_accuracy_loss=0)
         print(f"See it all: {runs.ui_address()}")

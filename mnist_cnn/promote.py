@@ -39,9 +39,9 @@ def promote(version: int) -> None:
         runs.name_run(f"promote v{version}")
         ref = registry.find(f"models:/{NAME}/{version}")
         before = registry.champion() or "none"
-        verdict = f"Version {version} is champion by a person's decision; before: {before}."
+        verdict = f"Version {version} is champion by a person's decision.\nBefore: {before}."
         _conclude(ref, verdict, "a person")
-        runs.describe_run(verdict)
+        runs.describe_run(*verdict.splitlines())
     print(verdict)
 
 

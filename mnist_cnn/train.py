@@ -27,10 +27,7 @@ RATE = "batch/learning_rate"
 
 
 def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> str:
-    """Version number of the model, trained in a tracked run and now the candidate.
-
-    `drawings`: a file of recorded drawings to learn from too.
-    """
+    """Version number of the model, trained in a tracked run and now the candidate."""
     settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset, "drawings": drawings}
     with runs.tracked("train", **settings, **hyperparameters(recipe)):
         runs.name_run(f"train {recipe.name} seed {seed}")
@@ -55,14 +52,14 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
             title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
             mlflow.log_figure(plots.training_curves(epochs.metrics, title), "training_curves.png")
             model_id = _log_model(fitted.model, f"{recipe.name}-seed-{seed}", data.train.x[:1])
-            figures = {name: fitted.history[name][-1] for name in ("val_accuracy", "val_loss")}
+            accuracy, loss = (fitted.history[f"val_{name}"][-1] for name in ("accuracy", "loss"))
+            seconds = fitted.train_seconds
+            figures = {"val_accuracy": accuracy, "train_seconds": seconds, "val_loss": loss}
             *_, (_, _, moment, step) = epochs.metrics  # so that the run has one value an epoch
-            figures["train_seconds"] = fitted.train_seconds
             mlflow.log_metrics(figures, step, timestamp=moment, model_id=model_id, dataset=images)
             number = registry.register(f"models:/{model_id}", settings)
-        result = "val_accuracy {val_accuracy:.4f} after {train_seconds:.1f} s of fit"
-        result = result.format(**figures)
-        runs.describe_run(f"{recipe.name}: {recipe.claim}.\n\nVersion {number}: {result}.")
+        result = f"val_accuracy {accuracy:.4f} after {seconds:.1f} s of fit"
+        runs.describe_run(f"{recipe.name}: {recipe.claim}.", f"Version {number}: {result}.")
     print(f"Version {number} of {registry.NAME} is the new candidate: {result}.")
     return number
 
@@ -153,5 +150,6 @@ class LogEpochs(keras.callbacks.Callback):
         """Send what waits to the active run. Raises MlflowException."""
         self.add_learning_rates()
         waiting = [Metric(*metric) for metric in self.metrics[self.sent :]]
+        waiting.sort(key=lambda metric: "/" in metric.key)  # MLflow's pages show the first first
         mlflow.MlflowClient().log_batch(runs.active_run().info.run_id, waiting)
         self.sent += len(waiting)

@@ -167,6 +167,8 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
             trial.set_user_attr(studies.COST, cost)
             trial.set_user_attr("train_seconds", fitted.train_seconds)
             mlflow.log_metrics({studies.COST: cost, "train_seconds": fitted.train_seconds})
+        told = f"{fitted.history['val_accuracy'][-1]:.4f}" if fitted else "ended early"
+        runs.describe_run(f"Trial {trial.number} of study {sweep.study}.", f"val_accuracy: {told}.")
     # Raised outside of the run: pruned is not failed.
     if not fitted:
         raise optuna.TrialPruned
@@ -193,7 +195,7 @@ def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
 def _log_study(study: optuna.Study) -> None:
     mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
     mlflow.log_text(study_results.report(study), "study.html")
-    runs.describe_run(study_results.summary(study))
+    runs.describe_run(study_results.summary(study), GOES_ON.capitalize())
     mlflow.log_metric("study/finished_trials", studies.count(study))
 
 
@@ -234,7 +236,7 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
         told += f"{spread(best)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
         told += "" if gain > 2 * error else " That is no gain beyond chance."
         print(told, flush=True)
-    runs.describe_run(f"{study_results.summary(study)}\n\n{told}")
+    runs.describe_run(study_results.summary(study), told)
     print(f"Training the best with seed {seeds[0]}, to register it.", flush=True)
     version = train(best, seeds[0], sweep.dataset)
     evaluate(f"models:/{registry.NAME}/{version}", sweep.dataset, promote=True)

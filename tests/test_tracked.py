@@ -1,7 +1,9 @@
 """The verbs in a real tracking store: what they log, register, promote, refuse and survive."""
 
 import os
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import mlflow
 import numpy as np
@@ -32,6 +34,13 @@ def last_run(verb):
         filter_string=f"tags.verb = '{verb}'", order_by=["start_time DESC"], output_format="list"
     )
     return run
+
+
+def described(run):
+    """The two lines of its description, as MLflow's page shows them: a lone end is a break too."""
+    first, second = run.data.tags["mlflow.note.content"].split("\n\n")
+    assert not {"\n"} & {*first, *second}
+    return first, second
 
 
 def artifacts(run):
@@ -109,7 +118,9 @@ def test_logged_models_are_ranked_by_what_was_measured_of_them(first, small):
     assert {tag.key: tag.value for tag in images.tags}["mlflow.data.context"] == "test"
     assert evaluated.info.run_name == "evaluate v1"
     assert last_run("train").info.run_name == "train fast seed 5"
-    assert "val_accuracy" in last_run("train").data.tags["mlflow.note.content"]
+    about, result = described(last_run("train"))
+    assert about.startswith("fast: ")
+    assert result.startswith("Version 1: val_accuracy 0.")
     tags = set(registry.find(first.uri).tags)
     origin = {"recipe", "seed", "dataset", "dataset_digest"}
     assert tags == origin | {"test_accuracy", "test_accuracy_interval", "verdict"}
@@ -151,8 +162,18 @@ def test_evaluate_logs_what_the_contract_names(first, small):
     assert len(sections) == 9, "the nine of Mitchell et al. 2019"
     assert f"{metrics['robust_accuracy']:.4f}" in card
     version = mlflow.MlflowClient().get_model_version(registry.NAME, first.version)
-    assert version.description == card[:5000]
-    assert "## Caveats" in version.description, "nothing of it is cut off"
+    summary, verdict = described(run)
+    assert summary.startswith(f"Test accuracy {metrics['test_accuracy']:.4f} (95 % interval ")
+    assert verdict == "Version 1 is champion: there was none."
+    assert version.description == f"{summary}\n\n{card}", "nothing of it is cut off"
+    about = mlflow.MlflowClient().get_registered_model(registry.NAME).description
+    for text in (card, about):  # MLflow's page shows each end of a line as a break
+        for before, line in pairwise(text.splitlines()):
+            broken = before[:1].isalpha() and line[:1].isalpha() and before[-1] != "."
+            assert not broken, (before, line)
+    names = list(metrics)
+    assert names[0] == "val_accuracy"
+    assert names.index("robust_accuracy") < names.index("robust/fog"), "the headlines first"
 
     text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/confusion_matrix.csv")
     counts = np.array([line.split(",")[1:] for line in text.splitlines()[1:]], int)
@@ -180,8 +201,11 @@ def test_a_worse_model_never_replaces_a_better_one_and_promote_goes_back(first, 
 
     assert cli.run(["promote", "--version", worse]) == 0
     assert aliases()["champion"] == worse
+    by_hand = described(last_run("promote"))
+    assert by_hand[0] == f"Version {worse} is champion by a person's decision."
     assert cli.run(["evaluate", "--model", "models:/mnist-cnn/1"]) == 0
     assert aliases()["champion"] == "1", "the better one is proven better and wins"
+    assert "is the new champion. On 100 validation" in described(last_run("evaluate"))[1]
     assert last_run("evaluate").data.metrics["gate/p_value"] < 0.05
 
 
@@ -247,6 +271,7 @@ def test_one_test_image_without_ink_is_evaluated(first, store):
     assert cli.run(command) == 0
     assert last_run("evaluate").data.tags["worst_slice"] == "all"
     assert "champion" not in aliases(), "although there was none: promote=false"
+    assert described(last_run("evaluate"))[1] == "Nothing is promoted."
     client.set_registered_model_alias(registry.NAME, registry.CHAMPION, before["champion"])
 
 
@@ -338,7 +363,10 @@ def test_main_on_a_real_server_is_train_evaluate_and_convert_as_steps_of_one_run
         converted = by_verb["convert"]
         assert converted.data.metrics["tfjs_agreement"] == 1.0
         assert converted.info.run_name == "convert v1"
-        assert "proven in TensorFlow.js" in converted.data.tags["mlflow.note.content"]
+        files, size = described(converted)
+        assert files.startswith("Float32 files of version 1 of mnist-cnn, proven in TensorFlow.js")
+        assert re.match(r"[0-9,]+ kB\. [0-9.]+% of recorded drawings are read rightly\.$", size)
+        assert described(parent)[1] == "Version 1, in three steps."
         (model,) = mlflow.get_run(converted.info.run_id).inputs.model_inputs
         known = mlflow.get_logged_model(model.model_id)
         assert converted.info.run_id in {metric.run_id for metric in known.metrics}

@@ -1,10 +1,13 @@
 """Figures for `mlflow ui`: every function returns a matplotlib Figure of its own."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps fonts, if not in HOME
+from matplotlib.figure import Figure  # noqa: E402
 
 
 def _axes(title: str, width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
@@ -28,6 +31,8 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
         validation.plot(ax=axis, style="o-", label="validation, after each epoch", legend=True)
         axis.set(xlabel="step", ylabel=name)
         axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=min(training.quantile(0.1), validation.min()))  # the end is of interest
     return figure
 
 
@@ -56,7 +61,7 @@ def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
     axis.set_xlabel("confidence", fontsize=14)
     axis.set_ylabel("accuracy", fontsize=14)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=14, markerscale=0.5)
+    axis.legend(fontsize=14, markerscale=0.5, loc="lower right")
     return figure
 
 
@@ -64,18 +69,19 @@ def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     """Accuracy under each corruption at its published strength, the worst on top, with intervals.
 
     `table`: of `robustness.under_corruption`; `clean`: booleans (n,), which of the same images are
-    predicted correctly uncorrupted. Other strengths are small grey dots.
+    predicted correctly uncorrupted. Other strengths are dots.
     """
     shown = table[table.published].sort_values("accuracy", ascending=False)
     title += f": accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %)"
-    figure, (axis,) = _axes(f"{title}; orange: unlike anything in training", 8, 7)
+    others = table[~table.published]
+    dots = "; dots: other strengths" if len(others) else ""
+    figure, (axis,) = _axes(f"{title}; orange: unlike anything in training{dots}", 8, 7)
     colours = np.where(shown.unseen_in_training, "tab:orange", "tab:blue")
     spread = np.clip([shown.accuracy - shown.low, shown.high - shown.accuracy], 0, 1)
-    bars = axis.barh(shown.corruption, shown.accuracy, xerr=spread, color=colours)
-    labels = [f"{100 * accuracy:.1f}" for accuracy in shown.accuracy]
-    axis.bar_label(bars, labels, label_type="center", color="white", weight="bold")
-    others = table[~table.published]
-    axis.plot(others.accuracy, others.corruption, ".", color="gray")
+    axis.barh(shown.corruption, shown.accuracy, xerr=spread, color=colours)
+    figures = (100 * shown.accuracy).map("   {:.1f}".format)  # a bar may be too short for it
+    axis.set_yticks(range(len(shown)), shown.corruption + figures)
+    axis.plot(others.accuracy, others.corruption, "k.")
     axis.axvline(clean.mean(), color="black", linestyle="--")
     axis.set(xlim=(0, 1), xlabel=f"accuracy with its 95 % interval, {len(clean):,} test images")
     return figure

@@ -58,10 +58,7 @@ def fits(network: Any) -> bool:
 
 
 def fitted(network: Any, validation: Split) -> Adapter:
-    """The adapter with which a model of these shapes reads some validation images best.
-
-    Pixels from 0 to 1 unless another range is clearly better.
-    """
+    """The adapter that reads some validation images best; from 0 to 1 unless clearly worse."""
     shape = tuple(network.inputs[0].shape[1:])
     tried = []
     for low, high in RANGES:

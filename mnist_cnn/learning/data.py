@@ -74,8 +74,7 @@ class Training:
 def load_training(dataset: str) -> Training:
     """The training images of `dataset`, the last twelfth (5,000 of MNIST's) for validation.
 
-    Raises UserError, in one sentence, for data that is missing, damaged or of another kind; test
-    images too must be there, though only `load_test` reads them.
+    Raises UserError for data, test images too, that is missing, damaged or of another kind.
     """
     split = _read(dataset, "train")
     held_out = len(split) // 12

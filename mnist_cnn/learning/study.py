@@ -165,8 +165,7 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
     """
 
     def run_if_needed(trial: optuna.Trial) -> Any:
-        # Each counts as running before it looks. Of two that begin at once both may see the other
-        # and give way; they come back at random times.
+        # Each counts as running before it looks; two that both give way come back at random times.
         if count(study, TrialState.RUNNING) > sweep.trials:
             time.sleep(random.random())
             raise CancelledError

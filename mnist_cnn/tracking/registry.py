@@ -108,6 +108,7 @@ def load(model: ModelRef) -> keras.Model:
 
 def log_metrics(model: ModelRef, metrics: dict, dataset: mlflow.data.Dataset | None = None) -> None:
     """Log metrics of `model` to the active run and to the logged model, an input of the run."""
+    metrics = dict(sorted(metrics.items(), key=lambda metric: "/" in metric[0]))  # headlines first
     if model.model_id:
         mlflow.log_input(model=mlflow.entities.LoggedModelInput(model.model_id))
     mlflow.log_metrics(metrics, model_id=model.model_id or None, dataset=dataset)

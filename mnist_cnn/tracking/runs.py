@@ -48,8 +48,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     try:
         if not nested:
             cache_folder().mkdir(parents=True, exist_ok=True)
-            # Nothing is to be lost yet: an answer now, not in four minutes. One at a time, for two
-            # at once would both make the tables of a new store.
+            # An answer now, not in four minutes; one at a time, or two make a new store's tables.
             with no_retries(), FileLock(cache_folder() / "store.lock"):
                 try:  # the registry first: at the end of a training it is too late
                     mlflow.MlflowClient().search_registered_models(max_results=1)
@@ -104,9 +103,9 @@ def name_run(name: str) -> None:
         mlflow.set_tag("mlflow.runName", name)
 
 
-def describe_run(text: str) -> None:
-    """Put a line or two on the active run (Markdown)."""
-    mlflow.set_tag("mlflow.note.content", text)
+def describe_run(first: str, second: str) -> None:
+    """Put two lines on the active run (Markdown)."""
+    mlflow.set_tag("mlflow.note.content", f"{first}\n\n{second}")
 
 
 def ui_address() -> str:
