@@ -12,8 +12,10 @@ const tf = globalThis.tf = require('@tensorflow/tfjs');
 require('@tensorflow/tfjs-backend-wasm');
 await tf.setBackend('wasm');
 const text = (name) => readFileSync(join(page, name), 'utf8');
-const {Reader, readPicture} = vm.runInThisContext(`${text('worker.js')}; ({Reader, readPicture})`);
-const reader = new Reader(JSON.parse(/id="settings"[^>]*>([^<]*)/.exec(text('index.html'))[1]));
+const [settings, worker] = ['settings', 'worker'].map((id) =>
+  new RegExp(`id="${id}"[^>]*>([^]*?)</script>`).exec(text('digits.html'))[1]);
+const {Reader, readPicture} = vm.runInThisContext(`${worker}; ({Reader, readPicture})`);
+const reader = new Reader(JSON.parse(settings));
 const {weightsManifest, ...model} = JSON.parse(text('model.json'));
 const shards = weightsManifest.flatMap(({paths}) => paths).map((path) => readFileSync(join(page, path)));
 const load = model.format === 'graph-model' ? tf.loadGraphModel : tf.loadLayersModel;

@@ -54,76 +54,85 @@ function places([images, height, width, channels], [tall, wide], [down, across])
   return {shape: [images, rows, columns], starts, line: width * channels, length: wide * channels};
 }
 
-// What is under a filter, without the zeros: most of a drawing, and half of what a ReLU leaves. Fills
-// the values, and the places at which the weights of each begin.
-function gather(xs, start, tall, line, length, filters, values, places) {
+// The values that are not 0 and their indices, and how many of them stand before each index. Most of a
+// drawing is 0, and half of what a ReLU leaves.
+function sparse(given) {
+  const [values, indices] = [new Float64Array(given.length), new Int32Array(given.length)];
+  const before = new Int32Array(given.length + 1);
   let count = 0;
-  for (let row = 0, place = 0; row < tall; row++) {
-    for (let i = 0; i < length; i++, place += filters) {
-      const value = xs[start + row * line + i];
-      if (value === 0) continue;
-      values[count] = value;
-      places[count++] = place;
-    }
+  for (let i = 0; i < given.length; i++) {
+    before[i] = count;
+    if (given[i] === 0) continue;
+    values[count] = given[i];
+    indices[count++] = i;
   }
-  return count;
+  before[given.length] = count;
+  return {values, indices, before};
 }
 
-// Four filters at a time, in variables: this is most of an answer.
-function add(count, values, places, weights, filters, sums, to) {
-  for (let block = 0; block < filters; block += 4) {
-    const first = Math.min(block, filters - 4); // the last four may overlap
-    let a = 0, b = 0, c = 0, d = 0;
-    for (let k = 0; k < count; k++) {
-      const value = values[k];
-      const place = places[k] + first;
-      a += value * weights[place];
-      b += value * weights[place + 1];
-      c += value * weights[place + 2];
-      d += value * weights[place + 3];
+// Eight filters from `first`, in variables, at all places: this is most of an answer.
+function add({values, indices, before}, {starts, line, length}, layer, first, sums) {
+  const {tall, filters, weights, bias, least} = layer;
+  for (let place = 0; place < starts.length; place++) {
+    let a = bias[first], b = bias[first + 1], c = bias[first + 2], d = bias[first + 3];
+    let e = bias[first + 4], f = bias[first + 5], g = bias[first + 6], h = bias[first + 7];
+    for (let row = 0; row < tall; row++) {
+      const start = starts[place] + row * line;
+      const shift = first + (row * length - start) * filters;
+      const end = before[start + length];
+      for (let k = before[start]; k < end; k++) {
+        const value = values[k];
+        const at = indices[k] * filters + shift;
+        a += value * weights[at];
+        b += value * weights[at + 1];
+        c += value * weights[at + 2];
+        d += value * weights[at + 3];
+        e += value * weights[at + 4];
+        f += value * weights[at + 5];
+        g += value * weights[at + 6];
+        h += value * weights[at + 7];
+      }
     }
-    sums[to + first] = a;
-    sums[to + first + 1] = b;
-    sums[to + first + 2] = c;
-    sums[to + first + 3] = d;
+    const to = place * filters + first;
+    sums[to] = Math.max(least, a);
+    sums[to + 1] = Math.max(least, b);
+    sums[to + 2] = Math.max(least, c);
+    sums[to + 3] = Math.max(least, d);
+    sums[to + 4] = Math.max(least, e);
+    sums[to + 5] = Math.max(least, f);
+    sums[to + 6] = Math.max(least, g);
+    sums[to + 7] = Math.max(least, h);
   }
 }
 
-const convolution = kernel('FusedConv2D', ({x, filter, bias}, {strides, activation}) => {
-  const [tall, , , filters] = filter.shape;
-  if (filters < 4) throw new Error('fewer than four filters');
-  const {shape, starts, line, length} = places(x.shape, filter.shape, strides);
-  const sums = new Float32Array(starts.length * filters);
-  const values = new Float64Array(tall * length);
-  const weights = new Int32Array(tall * length);
-  for (let i = 0; i < starts.length; i++) {
-    const count = gather(x.values, starts[i], tall, line, length, filters, values, weights);
-    add(count, values, weights, filter.values, filters, sums, i * filters);
+const convolution = kernel('FusedConv2D', ({x}, {shape, strides, ...layer}) => {
+  const {filters} = layer;
+  const given = places(x.shape, shape, strides);
+  const nonzero = sparse(x.values);
+  const values = new Float32Array(given.starts.length * filters);
+  for (let block = 0; block < filters; block += 8) {
+    add(nonzero, given, layer, Math.min(block, filters - 8), values); // the last eight may overlap
   }
-  const least = activation === 'relu' ? 0 : -Infinity;
-  const shift = bias?.values ?? [0];
-  for (let i = 0; i < sums.length; i++) sums[i] = Math.max(least, sums[i] + shift[i % shift.length]);
-  return {shape: [...shape, filters], values: sums};
+  return {shape: [...given.shape, filters], values};
 });
 
-const pooling = kernel('MaxPool', ({x}, {filterSize, strides}) => {
-  const channels = x.shape[3];
-  const {shape, starts, line, length} = places(x.shape, filterSize, strides);
-  const values = new Float32Array(starts.length * channels).fill(-Infinity);
-  for (let i = 0; i < values.length; i++) {
-    const start = starts[Math.floor(i / channels)] + i % channels;
+const pooling = kernel('MaxPool', ({x: {shape: given, values}}, {filterSize, strides}) => {
+  const channels = given[3];
+  const {shape, starts, line, length} = places(given, filterSize, strides);
+  const largest = new Float32Array(starts.length * channels).fill(-Infinity);
+  for (let place = 0; place < starts.length; place++) {
     for (let row = 0; row < filterSize[0]; row++) {
-      for (let k = 0; k < length; k += channels) {
-        values[i] = Math.max(values[i], x.values[start + row * line + k]);
+      const start = starts[place] + row * line;
+      for (let k = 0; k < length; k++) {
+        const to = place * channels + k % channels;
+        if (values[start + k] > largest[to]) largest[to] = values[start + k];
       }
     }
   }
-  return {shape: [...shape, channels], values};
+  return {shape: [...shape, channels], values: largest};
 });
 
-const normalisation = kernel('FusedBatchNorm', ({x, mean, variance, scale, offset}, {epsilon}) => {
-  const factors = scale.values.map((value, i) => value / Math.sqrt(variance.values[i] + epsilon));
-  const shifts = offset.values.map((value, i) => value - mean.values[i] * factors[i]);
+const normalisation = kernel('FusedBatchNorm', ({x}, {factors, shifts}) => {
   const size = factors.length;
   return {...x, values: x.values.map((value, i) => value * factors[i % size] + shifts[i % size])};
 });
@@ -144,21 +153,29 @@ const LAYERS = {
   Dropout: () => (x) => x,
   Flatten: () => (x) => reshape({x}, {shape: [x.shape[0], 1, 1, x.size / x.shape[0]]}), // one pixel
   ReLU: () => (x) => relu({x}),
-  Conv2D({strides, activation}, {kernel: filter, ...bias}) {
-    const convolved = (x) => convolution({x, filter, ...bias}, {strides, activation});
+  Conv2D({strides, activation}, {kernel: {shape, values}, bias}) {
+    const filters = shape[3];
+    if (filters < 8) throw new Error('fewer than eight filters');
+    const options = {shape, strides, tall: shape[0], filters, weights: new Float64Array(values),
+      bias: bias?.values ?? new Float32Array(filters), least: activation === 'relu' ? 0 : -Infinity};
+    const convolved = (x) => convolution({x}, options);
     return activation === 'softmax' ? (x) => softmax({x: convolved(x)}) : convolved;
   },
-  Dense: ({activation}, {kernel: x, ...bias}) => LAYERS.Conv2D({strides: [1, 1], activation},
-    {kernel: reshape({x}, {shape: [1, 1, ...x.shape]}), ...bias}),
+  Dense: ({activation}, {kernel: {shape, values}, bias}) => LAYERS.Conv2D({strides: [1, 1], activation},
+    {kernel: {shape: [1, 1, ...shape], values}, bias}),
   MaxPooling2D: ({pool_size: filterSize, strides}) => (x) => pooling({x}, {filterSize, strides}),
-  BatchNormalization: ({epsilon}, {gamma: scale, beta: offset, moving_mean: mean, moving_variance}) =>
-    (x) => normalisation({x, scale, offset, mean, variance: moving_variance}, {epsilon}),
+  BatchNormalization({epsilon}, {gamma, beta, moving_mean: mean, moving_variance: variance}) {
+    const factors = gamma.values.map((value, i) => value / Math.sqrt(variance.values[i] + epsilon));
+    const shifts = beta.values.map((value, i) => value - mean.values[i] * factors[i]);
+    return (x) => normalisation({x}, {factors, shifts});
+  },
 };
 
 // Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
   const {modelTopology, weightSpecs, weightData} = await source.load();
-  const weights = Object.entries(decodeWeights(weightData, weightSpecs));
+  const weights = Object.entries(decodeWeights(weightData, weightSpecs)).map(
+    ([name, {shape, dataId}]) => [name, {shape, values: ENGINE.backend.readSync(dataId)}]);
   const steps = modelTopology.model_config.config.layers.map(({class_name, config}) => {
     const {name, padding = 'valid', activation = 'linear', max_value, negative_slope, threshold} = config;
     if (padding !== 'valid' || !['linear', 'relu', 'softmax'].includes(activation)

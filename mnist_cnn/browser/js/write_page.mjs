@@ -1,6 +1,6 @@
 // The page where a person draws a digit: node write_page.mjs MODULES FOLDER SETTINGS
 //
-// Adds index.html with its files, and digits.html, all in one, to FOLDER, which holds model.json and
+// Adds digits.html, all in one file, and index.html for a server to FOLDER, which holds model.json and
 // its shards. SETTINGS: a JSON file {temperature, sure_from, none_below, adapter: {shape, low, high,
 // output}, network: which it is, for people}. TensorFlow.js comes from MODULES, the page's own files
 // from ../static. Nothing is fetched from elsewhere, and a Content-Security-Policy forbids it.
@@ -14,56 +14,45 @@ const BINARIES = ['tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm'];
 // In this order.
 const OWN = ['prepare', 'numbers', 'reading', 'ink', 'view', 'tell', 'photo', 'page'];
 const WORKER = ['prepare', 'numbers', 'reading', 'shapes', 'picture'];
-const POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; ";
+const POLICY =
+  "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; worker-src blob:; ";
 
 const [modules, folder, settingsFile] = process.argv.slice(2);
 const page = join(dirname(fileURLToPath(import.meta.url)), '../static');
 
+const own = (name) => readFileSync(join(page, name), 'utf8');
+const joined = (names) => minified(modules, names.map((name) => own(`${name}.js`)).join('\n'), 'js');
+const style = minified(modules, own('style.css'), 'css');
+
 const model = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
-const settings = {...JSON.parse(readFileSync(settingsFile, 'utf8')), format: model.format, model};
-function write(name, filled) {
-  let html = readFileSync(join(page, 'index.html'), 'utf8');
+const paths = model.weightsManifest.flatMap((group) => group.paths);
+const shards = Buffer.concat(paths.map((path) => readFileSync(join(folder, path))));
+const settings = {...JSON.parse(readFileSync(settingsFile, 'utf8')), format: model.format, model,
+  weights: shards.toString('base64')};
+const weights = new Uint8Array(shards).buffer;
+const {served, single, wasm, notices} = await library(modules, model, weights, settings.adapter.shape);
+writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
+
+// All stands in the page, so that it works from a file too, and begins without waiting for others. The
+// worker is a text, for a file cannot start one from another file. What is long stands first: behind
+// it the browser shows the page and runs its script in one go, else it lays out twice.
+const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+function write(name, code, policy) {
+  const [worker, library, script] = [joined(WORKER), code, joined(OWN)].map(
+    (text) => text.replaceAll('</script', '<\\/script'));
+  const filled = {
+    csp: `${POLICY}style-src ${hash(style)}; script-src ${hash(library)} ${hash(script)}${policy}`,
+    settings: JSON.stringify(settings).replaceAll('<', '\\u003c'), // metadata may hold </script>
+    notices: notices.replaceAll('--', '- -'),
+    style, worker, library, script,
+  };
+  let html = own('index.html');
   for (const [key, text] of Object.entries(filled)) html = html.replace(`{{${key}}}`, () => text);
   writeFileSync(join(folder, name), html);
 }
-const own = (name) => readFileSync(join(page, name), 'utf8');
-const joined = (names) => minified(modules, names.map((name) => own(`${name}.js`)).join('\n'), 'js');
-const [script, worker] = [OWN, WORKER].map(joined);
-const style = minified(modules, own('style.css'), 'css');
-writeFileSync(join(folder, 'page.js'), script);
-writeFileSync(join(folder, 'worker.js'), worker);
-writeFileSync(join(folder, 'style.css'), style);
-
-// No "<", or a model's metadata could end the element.
-const json = (value) => JSON.stringify(value).replaceAll('<', '\\u003c');
-
-const paths = model.weightsManifest.flatMap((group) => group.paths);
-const shards = Buffer.concat(paths.map((path) => readFileSync(join(folder, path))));
-const weights = new Uint8Array(shards).buffer;
-const {served, single, wasm, notices} = await library(modules, model, weights, settings.adapter.shape);
-writeFileSync(join(folder, 'tf.min.js'), served);
+write('digits.html', single, '');
+// What a server gives may fetch WebAssembly, in which the whole TensorFlow.js is fast.
+write('index.html', served, wasm ? " 'wasm-unsafe-eval'; connect-src 'self'" : '');
 for (const name of wasm ? BINARIES : []) {
   copyFileSync(join(modules, 'node_modules/@tensorflow/tfjs-backend-wasm/dist', name), join(folder, name));
 }
-writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
-
-write('index.html', {
-  csp: `${POLICY}script-src 'self'${wasm ? " 'wasm-unsafe-eval'" : ''}; style-src 'self'; connect-src 'self'`,
-  style: ['<link rel="stylesheet" href="style.css">', ...paths.map((path) =>
-    `<link rel="preload" href="${path}" as="fetch" crossorigin>`)].join('\n'),
-  settings: json(settings),
-  scripts: ['tf.min.js', 'page.js'].map((name) => `<script src="${name}"></script>`).join('\n'),
-});
-
-// A file cannot fetch WebAssembly: digits.html computes in plain JavaScript.
-// Nor can it start a worker but from a text that it holds.
-const [text, ...inline] = [worker, single, script].map((code) => code.replaceAll('</script', '<\\/script'));
-const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
-write('digits.html', {
-  csp: `${POLICY}script-src ${inline.map(hash).join(' ')}; style-src ${hash(style)}; worker-src blob:`,
-  style: `<style>${style}</style>`,
-  settings: json({...settings, model: {...model, data: shards.toString('base64')}}),
-  scripts: `<script id="worker" type="text/plain">${text}</script>\n`
-    + inline.map((script) => `<script>${script}</script>`).join('\n')
-    + `\n<!--\n${notices.replaceAll('--', '- -')}\n-->`,
-});

@@ -5,7 +5,7 @@
 const TITLES = {digit: 'Draw a digit', number: 'Write a number', picture: 'Read a picture'};
 
 /** @type {Settings} */
-const settings = JSON.parse(element('settings').textContent);
+const settings = {...JSON.parse(element('settings').textContent), base: new URL('.', location.href).href};
 const pad = element('pad');
 const reader = new Reader(settings);
 // The pen's width, of the pad's shorter side, is finer for the smaller digits of a number.
@@ -28,6 +28,7 @@ function changed() {
     waiting = false;
     paint(pad, ink.strokes, pad.matches(':focus-visible') ? ink.cursor : null);
     document.body.toggleAttribute('data-empty', !ink.strokes.length);
+    document.body.toggleAttribute('data-drawing', Boolean(ink.drawing));
     element('undo').disabled = !ink.sheet.at;
     element('redo').disabled = !ink.sheet.versions[ink.sheet.at + 1];
     const picture = mode === 'digit' ? prepare(ink.strokes) : null;
@@ -58,6 +59,14 @@ function answerTo(indices) {
   return /** @type {Answer} */ (known.get(key));
 }
 
+/** What runs for the first time is slow: it runs before the pen comes. @param {number} times */
+function rehearse(times) {
+  if (!times || ink.begun) return;
+  pad.getContext('2d');
+  reader.read([/** @type {any} */ (prepare([{points: [[0.2, 0.2], [0.6, 0.2], [0.3, 0.9]]}]))]);
+  setTimeout(rehearse, 20, times - 1);
+}
+
 function choose() {
   sheets[mode] = ink.sheet;
   mode = chosen('mode');
@@ -85,7 +94,7 @@ reader.load().then(() => {
   Object.assign(element('answer').dataset, {
     backend: reader.backend, ready: performance.now().toFixed(0)});
   changed();
+  requestAnimationFrame(() => setTimeout(rehearse, 100, 20));
 }, ({message}) => {
-  element('words').textContent = `The network could not be loaded: ${message}${
-    location.protocol === 'file:' ? '. From a file only digits.html works.' : ''}`;
+  element('words').textContent = `The network could not be loaded: ${message}`;
 });

@@ -2,13 +2,13 @@
 // The network: loaded, asked, and its answers as probabilities with what may be said of them.
 'use strict';
 
-/** @typedef {{weights: object[], paths: string[]}[]} Manifest */
-/** @typedef {{weightsManifest: Manifest, data?: string}} Model model.json, in digits.html with weights */
+/** @typedef {{weightsManifest: {weights: object[]}[]}} Model model.json */
 /** @typedef {'empty' | 'none' | 'unsure' | 'sure'} State */
 /** @typedef {{state: State, digit: number, share: number, shares: number[]}} Answer */
 /** @typedef {{low: number, high: number, shape: number[], output: string}} Adapter */
 /** @typedef {{temperature: number, sure_from: number, none_below: number}} Limits of confidence */
-/** @typedef {{format: string, model: Model, adapter: Adapter, network: string} & Limits} Settings */
+/** @typedef {{format: string, model: Model, weights: string, adapter: Adapter, network: string}} Network */
+/** @typedef {Network & Limits & {base: string}} Settings base: the page's folder, unknown to a worker */
 
 class Reader {
   /** @type {any} of TensorFlow.js, null until it is loaded */
@@ -22,16 +22,18 @@ class Reader {
 
   /** With the first back end that answers. */
   async load() {
-    const {model, format, adapter} = this.settings;
+    const {model, weights, format, adapter, base} = this.settings;
     const load = format === 'graph-model' ? tf.loadGraphModel : tf.loadLayersModel;
-    tf.wasm?.setWasmPaths(new URL('./', location.href).href);
+    tf.wasm?.setWasmPaths(base);
     // WebAssembly answers at once; WebGL compiles for seconds first, for a network this small.
     let reason = new Error('TensorFlow.js does not work in this browser.');
     for (const name of ['wasm', 'cpu']) {
       try {
         if (!tf.findBackendFactory(name) || !await tf.setBackend(name)) continue;
         this.backend = name;
-        const loaded = await load({load: () => whole(model)});
+        const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
+        const loaded = await load({load: async () =>
+          ({...model, weightSpecs, weightData: decoded(weights)})});
         ask(loaded, tf.tensor(new Float32Array(28 * 28), [1, ...adapter.shape])); // compiles
         this.model = loaded;
         return;
@@ -76,18 +78,6 @@ function ask(model, inputs) {
   });
   inputs.dispose();
   return answers;
-}
-
-/** What a loader of TensorFlow.js gives. @param {Model} model */
-async function whole({data, ...model}) {
-  const groups = model.weightsManifest;
-  const weightData = data ? decoded(data)
-    : await Promise.all(groups.flatMap(({paths}) => paths).map(async (path) => {
-      const response = await fetch(path);
-      if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
-      return response.arrayBuffer();
-    }));
-  return {...model, weightSpecs: groups.flatMap(({weights}) => weights), weightData};
 }
 
 /** @param {string} data in base64 @returns {ArrayBuffer} */

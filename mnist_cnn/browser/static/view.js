@@ -7,9 +7,13 @@ const REST = 700; // milliseconds without a change, and the pen up, until the an
 /** @param {string} id @returns {any} of the class that index.html gives it */
 const element = (id) => document.getElementById(id);
 
+let painted = false;
+
 /** The strokes as smooth curves, and the pen of the arrow keys. @param {HTMLCanvasElement} pad
  * @param {Stroke[]} strokes @param {Point | null} cursor */
 function paint(pad, strokes, cursor) {
+  if (!painted && !strokes.length && !cursor) return; // the first context takes a browser long
+  painted = true;
   const scale = devicePixelRatio;
   const [width, height] = [pad.clientWidth, pad.clientHeight].map((v) => Math.round(v * scale));
   if (pad.width !== width || pad.height !== height) Object.assign(pad, {width, height});
@@ -48,8 +52,10 @@ function paint(pad, strokes, cursor) {
 /** @param {Float32Array | null} picture 28 × 28 in 0..1 */
 function showPicture(picture) {
   const image = new ImageData(28, 28);
-  picture?.forEach((value, i) => image.data.set([255, 255, 255, 255 * value], 4 * i));
-  element('seen').getContext('2d').putImageData(image, 0, 0);
+  image.data.fill(255);
+  for (let i = 0; i < 28 * 28; i++) image.data[4 * i + 3] = 255 * (picture?.[i] ?? 0);
+  const how = {willReadFrequently: true}; // so few pixels are not worth a GPU
+  element('seen').getContext('2d', how).putImageData(image, 0, 0);
 }
 
 /** @param {number} share @returns {string} */
@@ -74,7 +80,7 @@ function showAnswer(answer) {
   element('share').textContent = digit && answer ? `${percent(answer.share)} certain` : '';
   [...element('bars').children].forEach((item, i) => {
     const [track, words] = item.children;
-    track.firstChild.style.transform = `translateY(${100 - 100 * (answer?.shares[i] ?? 0)}%)`;
+    track.firstChild.style.transform = `translateY(${100 - Math.round(100 * (answer?.shares[i] ?? 0))}%)`;
     words.textContent = answer ? `: ${percent(answer.shares[i])}` : '';
     item.classList.toggle('winner', digit === String(i));
   });
