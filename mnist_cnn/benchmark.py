@@ -1,7 +1,4 @@
-"""`mlflow run . -e benchmark`: recipes side by side in one run, mean ± sd over seeds.
-
-A killed benchmark goes on where it was when the same command is typed again.
-"""
+"""`mlflow run . -e benchmark`: recipes side by side, mean ± sd; goes on where it was killed."""
 
 import hashlib
 import io

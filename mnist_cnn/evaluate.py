@@ -67,10 +67,7 @@ def evaluate(
 def measure(
     network: keras.Model, test: Split, temperature: float, depth: str
 ) -> tuple[dict[str, float], dict[str, pd.DataFrame], np.ndarray]:
-    """Metrics, tables and probabilities (n, 10) of `network` on the test images.
-
-    Each part is announced on standard output. `temperature`: fitted on the validation images.
-    """
+    """Metrics, tables and probabilities (n, 10) of the test images; each part is announced."""
     tell, predicted = partial(print, end="", flush=True), partial(predict, network)
     parts = [Split(test.x[:count], test.y[:count]) for count in IMAGES[depth]]
     tell(", test images")

@@ -19,4 +19,3 @@ def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -
         runs.describe_run(f"{recipe.name}: {recipe.claim}.", f"Version {version}, in three steps.")
         evaluate(model, dataset, promote=True)
         convert(model, "out", "none", max_accuracy_loss=0)
-        print(f"See it all: {runs.ui_address()}")

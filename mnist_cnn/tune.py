@@ -1,7 +1,4 @@
-"""`mlflow run . -e tune`: Optuna sweeps filter counts, learning rate and more, on validation.
-
-Its database lets the same command go on after a kill, or join in on another machine.
-"""
+"""`mlflow run . -e tune`: Optuna sweeps filter counts, learning rate and more, on validation."""
 
 import os
 import time
@@ -29,7 +26,7 @@ from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.tracking import registry, runs
 from mnist_cnn.tracking.failures import no_retries
-from mnist_cnn.train import LogEpochs, train
+from mnist_cnn.train import LogEpochs, log_dataset, train
 
 # At the end, so that luck is seen: so many configurations, each with so many other seeds.
 FINALISTS, SEEDS = 3, 3
@@ -47,6 +44,7 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
         data = load_training(more["dataset"])
         load_test(more["dataset"])  # refused now, not by evaluate after all trials
         runs.log_params({"dataset_digest": data.digest, **runs.environment()})
+        log_dataset(data.train, more["dataset"], "training", data.digest)
         more |= {"dataset_digest": data.digest, "parent": run.info.run_id, "storage": storage}
         sweep = Sweep(recipe=recipe, epochs=epochs, **more)
         smallest = replace(recipe, filters=(min(sweep.filters_choices),) * len(recipe.filters))

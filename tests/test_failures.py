@@ -5,7 +5,7 @@ import sqlite3
 import tempfile
 import threading
 import urllib.request
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
@@ -116,7 +116,7 @@ def test_a_database_that_another_process_holds_is_one_sentence(store, capsys):
     assert "database is locked." in line
 
 
-def full(write):
+def failing(write):
     """What a run says whose body is `write`."""
     with pytest.raises(UserError) as failed, runs.tracked("a verb"):
         write()
@@ -137,19 +137,19 @@ def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
                 lambda: mlflow.log_text("x" * 10**6, "text"),
                 lambda: mlflow.log_artifacts(str(tmp_path / "large")),
             ):
-                told = full(write)
+                told = failing(write)
                 assert told.startswith(f"{disk}/")
                 assert told.endswith("/artifacts cannot be used: No space left on device.") or (
                     told.endswith("/artifacts/file cannot be used: No space left on device.")
                 )
         with monkeypatch.context() as patch:  # of Node's files too
             patch.setattr(tempfile, "tempdir", str(disk))
-            assert full(drawings.read) == f"{disk} cannot be used: No space left on device."
+            assert failing(drawings.read) == f"{disk} cannot be used: No space left on device."
         content = {name: (cache_folder() / "mnist" / name).read_bytes() for name in FILES["mnist"]}
         with monkeypatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(disk))
             patch.setitem(SOURCES, "mnist", {"here": lambda: iter(content.items())})
-            told = full(lambda: load_test("mnist"))
+            told = failing(lambda: load_test("mnist"))
             assert told == f"{disk}/mnist_cnn cannot be used: No space left on device."
 
 
@@ -157,11 +157,16 @@ ANSWERS = {
     401: "(Unauthorized): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     403: "(Forbidden): its administrator can allow it to the user named in MLFLOW_TRACKING_USER",
     404: "(Not Found): set MLFLOW_TRACKING_URI to the address of an MLflow server.",
+    413: "(Request Entity Too Large).",
+    429: "(Too Many Requests).",
+    500: "(Internal Server Error): its own log may say why.",
+    503: "(Service Unavailable): its own log may say why.",
 }
 
 
-@pytest.mark.parametrize("status", ANSWERS)
-def test_a_server_that_refuses_is_told_as_it_answered(store, capsys, status):
+@contextmanager
+def answering(status):
+    """Address of a web server that answers all with `status`, and the paths it is asked for."""
     asked = []
 
     class Refuse(BaseHTTPRequestHandler):
@@ -171,20 +176,35 @@ def test_a_server_that_refuses_is_told_as_it_answered(store, capsys, status):
             self.end_headers()
             self.wfile.write(b"<html>no</html>")
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = do_PUT = answer
 
         def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        with tracking_uri(address):
-            line = told(VERBS["train"], capsys)
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
+
+
+@pytest.mark.parametrize("status", ANSWERS)
+def test_a_server_that_refuses_is_told_as_it_answered(store, capsys, status):
+    with answering(status) as (address, asked), tracking_uri(address):
+        line = told(VERBS["train"], capsys)
     assert line.startswith(f"mnist_cnn train: the tracking server {address} answered {status} ")
     assert ANSWERS[status] in line
     assert len(asked) == 1, "asked once: a refusal is no lost server"
+
+
+@pytest.mark.parametrize("status", [403, 413])
+def test_a_server_that_takes_no_artefacts_is_told_too(store, status, monkeypatch):
+    """As a gateway does that allows small requests only; MLflow raises another error then."""
+    with answering(status) as (address, _):
+        place = f"{address}/api/2.0/mlflow-artifacts/artifacts"
+        experiment = mlflow.create_experiment(f"refused {status}", place)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        said = failing(lambda: mlflow.log_text("x", "text"))
+    assert f"answered {status} {ANSWERS[status]}" in said
 
 
 def test_a_user_without_a_home_folder_is_told_what_to_set(tmp_path):

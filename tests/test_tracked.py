@@ -352,7 +352,8 @@ def test_main_on_a_real_server_is_train_evaluate_and_convert_as_steps_of_one_run
     with served(tmp_path / "server") as address, tracking_uri(address):
         assert cli.run(["main", *arguments]) == 0
         said = capsys.readouterr()
-        assert f"{address}/#/experiments/0/runs?workflowType=" in said.out
+        assert said.out.splitlines()[-1].startswith(f"See it all: {address}/#/experiments/0/runs?")
+        assert said.out.count("/#/experiments/") == 1, "MLflow's own line for each run is silent"
         assert not set("\r\b\x1b") & set(said.out + said.err), "control codes, and this is a pipe"
         parent = last_run("main")
         children = mlflow.search_runs(

@@ -84,6 +84,8 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     assert "<title>Study one</title>" in page
     assert "2 trials of fast, 0 of them ended early. The most accurate" in page[:400]
     assert parent.info.run_name == "tune fast, study one"
+    (images,) = parent.inputs.dataset_inputs
+    assert images.dataset.digest == parent.data.params["dataset_digest"]
     summary, gain = parent.data.tags["mlflow.note.content"].split("\n\n")
     assert "The most accurate on validation is trial" in summary
     assert gain.startswith("val_accuracy of fast with epochs=2")

@@ -65,13 +65,14 @@ def report(study: optuna.Study) -> str:
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
     visual = optuna.visualization
-    # With one objective too: the best in another colour than the others.
     both: dict[str, Any] = {"targets": lambda trial: (trial.values[0], trial.user_attrs[COST])}
     front = visual.plot_pareto_front(study, target_names=["val_accuracy", COST], **both)
+    front.update_traces(marker_showscale=False).update_yaxes(type="log")
+    front.update_layout(title="Accuracy against cost; red: none is better in both")
     # Warned of: that importance is for low errors, as it is meant to be, or of too few trials.
     with warnings.catch_warnings(action="ignore"):
         figures = [
-            front.update_layout(title="Accuracy against cost").update_yaxes(type="log"),
+            front,
             visual.plot_optimization_history(study, **of),
             visual.plot_param_importances(study, **of),
             visual.plot_slice(study, **of),

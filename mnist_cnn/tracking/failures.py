@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import mlflow
@@ -14,19 +14,20 @@ from alembic.util import CommandError
 from mlflow import environment_variables as settings
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.db import utils as database
+from requests import HTTPError
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_cnn.learning.data import UNUSABLE
 from mnist_cnn.parameters import UserError
 
-# What to do about an answer of the server that is a refusal.
-REFUSED = {
-    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
-    403: "its administrator can allow it to the user named in MLFLOW_TRACKING_USERNAME",
-    404: "set MLFLOW_TRACKING_URI to the address of an MLflow server",
+# What to do about an answer of the server: a refusal, or a failure of its own.
+ANSWERED = {
+    401: ": set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: ": its administrator can allow it to the user named in MLFLOW_TRACKING_USERNAME",
+    404: ": set MLFLOW_TRACKING_URI to the address of an MLflow server",
+    **dict.fromkeys((500, 502, 503, 504), ": its own log may say why"),
 }
 without_password = partial(re.compile(r"(://[^:/@\s]*):[^/@\s]*@").sub, r"\1:***@")
-AWAY = {0, 502, 503, 504}  # no answer at all, or that of a gateway whose server is away
 
 
 def _tracking_uri() -> str:
@@ -38,16 +39,16 @@ def _tracking_uri() -> str:
 def to_user_error(error: BaseException) -> BaseException:
     """`error` as a UserError, if a server, a store or a disk is its cause; else as it is."""
     uri, status = _tracking_uri(), http_status(error)
-    if status in AWAY:
+    if status == 0:
         text = f"the tracking server {uri} cannot be reached."
-    elif status in REFUSED:
-        phrase = HTTPStatus(status).phrase
-        text = f"the tracking server {uri} answered {status} ({phrase}): {REFUSED[status]}."
+    elif status:
+        what = f"{status} ({responses.get(status, 'unknown')}){ANSWERED.get(status, '')}"
+        text = f"the tracking server {uri} answered {what}."
     elif isinstance(error, MlflowException | SQLAlchemyError | CommandError):
         # SQLAlchemy's own first line may be its class or a hint; that of the driver says more.
         reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
         driver = re.search(r"^\(\S+Error\) (.+)", reason, re.MULTILINE)
-        reason = driver[1] if driver else reason.splitlines()[0]
+        reason = driver[1] if driver else reason.splitlines()[0][:300]
         text = f"the tracking store {uri} cannot be used: {reason.rstrip('.')}."
     elif isinstance(error, OSError) and error.errno in UNUSABLE:
         file = error.filename2 or error.filename or "a file"  # of a copy the second is written
@@ -59,11 +60,14 @@ def to_user_error(error: BaseException) -> BaseException:
 
 def http_status(error: BaseException) -> int | None:
     """What a server answered as a web server, 0 if nothing; None if it is MLflow that answered."""
-    failed = re.match(r"API request to .* failed with (error code (\d+)|exc|timeout)", str(error))
+    if isinstance(error, HTTPError):  # of artefacts
+        return error.response.status_code
+    failed = re.match(r"API request to .* failed with (error code|exc|timeout)", str(error))
     if isinstance(error, MlflowException) and failed:
-        return int(failed[2] or 0)
+        code = re.search(r"with error code (\d+)|too many (\d+) error responses", str(error))
+        return int(code[1] or code[2]) if code else 0
     if isinstance(error, RestException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
-        return error.get_http_status_code()
+        return status if (status := error.get_http_status_code()) in (401, 403, 404) else None
     return None
 
 

@@ -11,7 +11,7 @@ from mlflow.utils.logging_utils import disable_logging, enable_logging
 from mnist_cnn.learning import model_file
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.parameters import UserError, reason
-from mnist_cnn.tracking.failures import AWAY, REFUSED, http_status, retry_on_conflict
+from mnist_cnn.tracking.failures import http_status, retry_on_conflict
 
 NAME = "mnist-cnn"
 CANDIDATE, CHAMPION = "candidate", "champion"  # the newest trained; what convert and users take
@@ -68,7 +68,7 @@ def find(uri: str) -> ModelRef:
         found = client.get_model_version(name, number)
     except mlflow.MlflowException as error:
         # A web server that is no MLflow server says 404 too, in a message of another form.
-        if error.error_code not in NO_SUCH or http_status(error) in {*AWAY, *REFUSED}:
+        if error.error_code not in NO_SUCH or http_status(error) is not None:
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
     # MLflow's own store keeps the logged model as the version's source only.
@@ -101,7 +101,7 @@ def load(model: ModelRef) -> keras.Model:
                 raise UserError("it holds no Keras .h5 or .keras file.")
         return model_file.load(files[0])
     except Exception as error:  # whatever is raised at a file from elsewhere
-        if http_status(error) in AWAY:
+        if http_status(error) not in (None, 404):  # 404: an artefact that is not there
             raise
         raise UserError(f"model={model.uri} cannot be loaded: {reason(error)}.") from None
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import mlflow
 import psutil
 from filelock import FileLock
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+from mlflow import environment_variables as settings
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from mnist_cnn.learning.data import UNUSABLE, cache_folder
@@ -43,7 +43,8 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
     Under `mlflow run` it is the run that MLflow has begun; inside another run it is nested, and its
     HEADLINES become metrics of that run too. Raises UserError where server, store or disk fail.
     """
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
+    settings.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # control codes, in a pipe too
+    settings.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)  # of every run; ours is below
     nested = mlflow.active_run() is not None
     try:
         if not nested:
@@ -65,6 +66,8 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
                 metrics = mlflow.get_run(run.info.run_id).data.metrics
                 found = {name: metrics[name] for name in HEADLINES if name in metrics}
                 mlflow.log_metrics(found, run_id=run.data.tags["mlflow.parentRunId"])
+            told = "" if nested else f"See it all: {ui_address()}\n"
+        print(told, end="", flush=True)
     except Exception as error:
         raise to_user_error(error) from error.__cause__
 
