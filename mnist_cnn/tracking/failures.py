@@ -47,7 +47,7 @@ def to_user_error(error: BaseException) -> BaseException:
     elif isinstance(error, MlflowException | SQLAlchemyError | CommandError):
         # SQLAlchemy's own first line may be its class or a hint; that of the driver says more.
         reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        driver = re.search(r"^\(\S+Error\) (.+)", reason, re.MULTILINE)
+        driver = re.search(r"^\([\w.]+\.\w+\) (.+)", reason, re.MULTILINE)
         reason = driver[1] if driver else reason.splitlines()[0][:300]
         text = f"the tracking store {uri} cannot be used: {reason.rstrip('.')}."
     elif isinstance(error, OSError) and error.errno in UNUSABLE:
@@ -108,4 +108,5 @@ def _say_that_we_wait(record: logging.LogRecord) -> bool:
 logging.getLogger("urllib3.connectionpool").addFilter(_say_that_we_wait)
 database.MAX_RETRY_COUNT = 1  # a database that is down: an answer at once
 # Tracebacks of a database's errors, which come to us too, and are told in a sentence.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+for _name in ("mlflow.store.db.utils", "psycopg"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
