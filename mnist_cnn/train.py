@@ -51,7 +51,8 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
             runs.log_params({"parameter_count": fitted.model.count_params()})
             title = f"{recipe.name}, seed {seed}: fit {fitted.train_seconds:.1f} s"
             mlflow.log_figure(plots.training_curves(epochs.metrics, title), "training_curves.png")
-            model_id = _log_model(fitted.model, f"{recipe.name}-seed-{seed}", data.train.x[:1])
+            name, example = f"{recipe.name}-seed-{seed}", scaled(data.train.x[:1])
+            model_id = _log_model(fitted.model, name, example)
             accuracy, loss = (fitted.history[f"val_{name}"][-1] for name in ("accuracy", "loss"))
             seconds = fitted.train_seconds
             figures = {"val_accuracy": accuracy, "train_seconds": seconds, "val_loss": loss}
@@ -83,12 +84,15 @@ def with_drawings(data: Training, path: str) -> Training:
     return replace(data, train=train, digest=data.digest[:8] + digest)
 
 
-def _log_model(model: keras.Model, name: str, example: np.ndarray) -> str:
+def _log_model(model: keras.Model, name: str, x: np.ndarray) -> str:
     keras.config.disable_interactive_logging()  # MLflow tries the example, with a progress bar
+    # Or it looks through every file of every package for those that we name ourselves.
+    mlflow.utils.requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore
     return mlflow.tensorflow.log_model(
         model,
         name=name,
-        input_example=scaled(example),
+        signature=mlflow.models.infer_signature(x, model(x).numpy()),  # as MLflow does, untraced
+        input_example=x,
         # The optimiser's state would double the file and serve nobody.
         keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
         # Explicit, or MLflow spends half a minute inferring them.
