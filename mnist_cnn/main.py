@@ -10,8 +10,8 @@ from mnist_cnn.train import train
 
 def main(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> None:
     """The whole life of a model, in a parent run with one nested run a step."""
-    settings = hyperparameters(recipe) | {"recipe": recipe.name}
-    with runs.tracked("main", seed=seed, dataset=dataset, **settings):
+    settings = {"recipe": recipe.name, "seed": seed, "dataset": dataset, "drawings": drawings}
+    with runs.tracked("main", **settings, **hyperparameters(recipe)):
         runs.name_run(f"main {recipe.name} seed {seed}")
         load_test(dataset)  # refused now, not by evaluate after an hour of training
         version = train(recipe, seed, dataset, drawings)

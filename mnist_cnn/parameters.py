@@ -29,6 +29,11 @@ def reason(error: BaseException) -> str:
     return text.rstrip(".: ")
 
 
+def without_password(text: str) -> str:
+    """`text` as it may be logged: no password in any address, scheme://user:password@host."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
 class ValueType(click.ParamType):
     """A type of value: `allowed` in words; `parse` and then `accepts` decide, or raise."""
 

@@ -22,7 +22,7 @@ from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.model import build
 from mnist_cnn.learning.processes import run_workers
 from mnist_cnn.learning.study import Sweep
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, without_password
 from mnist_cnn.recipes import Recipe, as_text, hyperparameters
 from mnist_cnn.tracking import registry, runs
 from mnist_cnn.tracking.failures import no_retries
@@ -37,7 +37,7 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
     """Sweep, train the best with several seeds, register it; `more`: as in `Sweep`."""
     trials = more["trials"]
     workers = min(workers or runs.cores(), trials)
-    settings = more | {"storage": studies.without_password(storage), "workers": workers}
+    settings = more | {"storage": without_password(storage), "workers": workers}
     settings |= hyperparameters(replace(recipe, epochs=epochs))
     with runs.tracked("tune", **settings) as run:
         runs.name_run(f"tune {recipe.name}, study {more['study']}")

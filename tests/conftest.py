@@ -1,5 +1,6 @@
 """What the tests share: a small real data set, a tracking store of their own, and the program."""
 
+import gc
 import os
 import shutil
 import signal
@@ -22,6 +23,11 @@ from mnist_cnn import evaluate
 from mnist_cnn.learning.data import load_test, load_training
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not look through it at every test."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -64,10 +64,8 @@ def fitted(network: Any, validation: Split) -> Adapter:
     for low, high in RANGES:
         images = Adapter(shape, low, high).inputs(validation.x[:LOOKED_AT])
         outputs = network.predict(images, batch_size=LOOKED_AT, verbose=0)
-        if outputs.min() < 0 or outputs.max() > 1 + 1e-4:
-            kind = "logits"
-        else:
-            kind = "probabilities" if np.allclose(outputs.sum(1), 1, atol=1e-3) else "sigmoids"
+        kind = "probabilities" if np.allclose(outputs.sum(1), 1, atol=1e-3) else "sigmoids"
+        kind = "logits" if outputs.min() < 0 or outputs.max() > 1 + 1e-4 else kind
         accuracy = float((outputs.argmax(1) == validation.y[:LOOKED_AT]).mean())
         tried.append(Adapter(shape, low, high, kind, accuracy))
     best = max(tried, key=lambda adapter: adapter.accuracy)

@@ -15,11 +15,10 @@ from typing import Any, cast
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_cnn.learning.backend import keras
-from mnist_cnn.parameters import UserError, reason
+from mnist_cnn.parameters import UserError, reason, without_password
 from mnist_cnn.recipes import HYPERPARAMETERS, Recipe, as_text, hyperparameters
 
 # Heartbeats are experimental in Optuna; nothing else notices a killed trial.
@@ -126,14 +125,6 @@ def storage_error(storage: str, error: BaseException) -> UserError:
     """One sentence about a database that cannot be used, with the answer of its driver."""
     cause = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
     return UserError(f"storage={without_password(storage)} cannot be used: {reason(cause)}.")
-
-
-def without_password(storage: str) -> str:
-    """The address of a database as it may be logged. Raises UserError if it is none."""
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        raise UserError("storage is not a database URL like sqlite:///tune.db.") from None
 
 
 def _record_search(study: optuna.Study, sweep: Sweep) -> None:

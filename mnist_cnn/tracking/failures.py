@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.client import responses
 from typing import Any
 
@@ -18,7 +17,7 @@ from requests import HTTPError
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_cnn.learning.data import UNUSABLE
-from mnist_cnn.parameters import UserError
+from mnist_cnn.parameters import UserError, without_password
 
 # What to do about an answer of the server: a refusal, or a failure of its own.
 ANSWERED = {
@@ -27,7 +26,6 @@ ANSWERED = {
     404: ": set MLFLOW_TRACKING_URI to the address of an MLflow server",
     **dict.fromkeys((500, 502, 503, 504), ": its own log may say why"),
 }
-without_password = partial(re.compile(r"(://[^:/@\s]*):[^/@\s]*@").sub, r"\1:***@")
 
 
 def _tracking_uri() -> str:
