@@ -16,7 +16,7 @@ class Recipe:
     name: str
     claim: str
     network: str  # its layers, in the words of mnist_cnn.learning.model.build
-    filters: Annotated[tuple[int, ...], FILTERS, "filters of each convolution"] = ()
+    filters: Annotated[tuple[int, ...], FILTERS, "filters"] = ()
     epochs: Annotated[int, whole(1, 1000), "passes over the training images"] = 1
     batch_size: Annotated[int, whole(1, 60_000), "images a step"] = 32
     learning_rate: Annotated[float, number(0, 10, above=True), "step size, or its peak"] = 0.01

@@ -119,7 +119,9 @@ def test_help_lists_each_parameter_with_default_and_range(capsys):
 
 def test_help_shows_the_hyperparameters_of_every_recipe(capsys):
     assert cli.run(["train", "--help"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    text = capsys.readouterr().out.splitlines()
+    assert max(map(len, text)) <= 80, "a terminal would break the table"
+    lines = [line.split() for line in text]
     assert list(RECIPES) in lines
     for name in HYPERPARAMETERS:
         row = [f"--{name}", *(as_text(getattr(recipe, name)) for recipe in RECIPES.values())]
