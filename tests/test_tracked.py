@@ -210,7 +210,7 @@ def test_a_worse_model_never_replaces_a_better_one_and_promote_goes_back(first, 
 
 
 def test_promote_is_done_although_nobody_reads_what_it_says(first, monkeypatch):
-    def closed(*_):
+    def closed(*_, **__):
         raise BrokenPipeError
 
     with monkeypatch.context() as patch, pytest.raises(BrokenPipeError):
