@@ -6,10 +6,8 @@ import {KernelBackend} from '@tensorflow/tfjs-core/dist/backends/backend';
 import {ENGINE} from '@tensorflow/tfjs-core/dist/engine';
 import {decodeWeights} from '@tensorflow/tfjs-core/dist/io/io_utils';
 import {registerKernel} from '@tensorflow/tfjs-core/dist/kernel_registry';
-import {tensor} from '@tensorflow/tfjs-core/dist/ops/tensor';
 
-export {tensor};
-export const tidy = (act) => ENGINE.tidy(act);
+export const tensor = (values, shape) => ENGINE.makeTensor(values, shape, 'float32');
 export const setBackend = (name) => ENGINE.setBackend(name);
 export const findBackendFactory = (name) => ENGINE.findBackendFactory(name);
 
@@ -29,19 +27,6 @@ class Arrays extends KernelBackend {
 ENGINE.registerBackend('cpu', () => new Arrays());
 ENGINE.ENV.setPlatform('browser', {isTypedArray: ArrayBuffer.isView});
 
-// From inputs and options to an output, each {shape, values}.
-function kernel(kernelName, compute) {
-  registerKernel({kernelName, backendName: 'cpu', kernelFunc({inputs, attrs, backend}) {
-    const given = {};
-    for (const [name, {shape, dataId}] of Object.entries(inputs)) {
-      given[name] = {shape, values: backend.readSync(dataId)};
-    }
-    const {shape, values} = compute(given, attrs);
-    return {shape, dtype: 'float32', dataId: backend.write(values)};
-  }});
-  return (inputs, options) => ENGINE.runKernel(kernelName, inputs, options);
-}
-
 // Where a filter stands: `starts` are the first values under it, of lines of `length` `line` apart.
 function places([images, height, width, channels], [tall, wide], [down, across]) {
   const rows = Math.floor((height - tall) / down) + 1;
@@ -54,9 +39,9 @@ function places([images, height, width, channels], [tall, wide], [down, across])
   return {shape: [images, rows, columns], starts, line: width * channels, length: wide * channels};
 }
 
-// The values that are not 0 and their indices, and how many of them stand before each index. Most of a
-// drawing is 0, and half of what a ReLU leaves.
-function sparse(given) {
+// The values that are not 0 with their indices times `filters`, and how many stand before each index.
+// Most of a drawing is 0, and half of what a ReLU leaves.
+function sparse(given, filters) {
   const [values, indices] = [new Float64Array(given.length), new Int32Array(given.length)];
   const before = new Int32Array(given.length + 1);
   let count = 0;
@@ -64,7 +49,7 @@ function sparse(given) {
     before[i] = count;
     if (given[i] === 0) continue;
     values[count] = given[i];
-    indices[count++] = i;
+    indices[count++] = i * filters;
   }
   before[given.length] = count;
   return {values, indices, before};
@@ -82,7 +67,7 @@ function add({values, indices, before}, {starts, line, length}, layer, first, su
       const end = before[start + length];
       for (let k = before[start]; k < end; k++) {
         const value = values[k];
-        const at = indices[k] * filters + shift;
+        const at = indices[k] + shift;
         a += value * weights[at];
         b += value * weights[at + 1];
         c += value * weights[at + 2];
@@ -105,23 +90,23 @@ function add({values, indices, before}, {starts, line, length}, layer, first, su
   }
 }
 
-const convolution = kernel('FusedConv2D', ({x}, {shape, strides, ...layer}) => {
+function convolution(x, layer) {
   const {filters} = layer;
-  const given = places(x.shape, shape, strides);
-  const nonzero = sparse(x.values);
+  const given = places(x.shape, layer.shape, layer.strides);
+  const nonzero = sparse(x.values, filters);
   const values = new Float32Array(given.starts.length * filters);
   for (let block = 0; block < filters; block += 8) {
     add(nonzero, given, layer, Math.min(block, filters - 8), values); // the last eight may overlap
   }
   return {shape: [...given.shape, filters], values};
-});
+}
 
-const pooling = kernel('MaxPool', ({x: {shape: given, values}}, {filterSize, strides}) => {
+function pooling({shape: given, values}, size, strides) {
   const channels = given[3];
-  const {shape, starts, line, length} = places(given, filterSize, strides);
+  const {shape, starts, line, length} = places(given, size, strides);
   const largest = new Float32Array(starts.length * channels).fill(-Infinity);
   for (let place = 0; place < starts.length; place++) {
-    for (let row = 0; row < filterSize[0]; row++) {
+    for (let row = 0; row < size[0]; row++) {
       const start = starts[place] + row * line;
       for (let k = 0; k < length; k++) {
         const to = place * channels + k % channels;
@@ -130,46 +115,48 @@ const pooling = kernel('MaxPool', ({x: {shape: given, values}}, {filterSize, str
     }
   }
   return {shape: [...shape, channels], values: largest};
-});
+}
 
-const normalisation = kernel('FusedBatchNorm', ({x}, {factors, shifts}) => {
-  const size = factors.length;
-  return {...x, values: x.values.map((value, i) => value * factors[i % size] + shifts[i % size])};
-});
-
-const relu = kernel('Relu', ({x}) => ({...x, values: x.values.map((value) => Math.max(0, value))}));
-const reshape = kernel('Reshape', ({x: {values}}, {shape}) => ({shape, values}));
-const softmax = kernel('Softmax', ({x: {shape, values}}) => {
+function softmax({shape, values}) {
   const size = shape[3];
   const powers = Float64Array.from(values, (value) => Math.exp(value));
   const sums = new Float64Array(values.length / size);
   powers.forEach((power, i) => (sums[Math.floor(i / size)] += power));
   return {shape, values: values.map((_, i) => powers[i] / sums[Math.floor(i / size)])};
-});
+}
 
-// By class: its options and its weights by name, to a function from one tensor to the next.
+// By class: its options and its weights by name, to a function from {shape, values} to the next.
 const LAYERS = {
   InputLayer: () => (x) => x,
   Dropout: () => (x) => x,
-  Flatten: () => (x) => reshape({x}, {shape: [x.shape[0], 1, 1, x.size / x.shape[0]]}), // one pixel
-  ReLU: () => (x) => relu({x}),
+  Flatten: () => ({shape: [images], values}) => // to one pixel
+    ({shape: [images, 1, 1, values.length / images], values}),
+  ReLU: () => (x) => ({...x, values: x.values.map((value) => Math.max(0, value))}),
   Conv2D({strides, activation}, {kernel: {shape, values}, bias}) {
     const filters = shape[3];
     if (filters < 8) throw new Error('fewer than eight filters');
-    const options = {shape, strides, tall: shape[0], filters, weights: new Float64Array(values),
+    const layer = {shape, strides, tall: shape[0], filters, weights: values,
       bias: bias?.values ?? new Float32Array(filters), least: activation === 'relu' ? 0 : -Infinity};
-    const convolved = (x) => convolution({x}, options);
-    return activation === 'softmax' ? (x) => softmax({x: convolved(x)}) : convolved;
+    return activation === 'softmax' ? (x) => softmax(convolution(x, layer)) : (x) => convolution(x, layer);
   },
   Dense: ({activation}, {kernel: {shape, values}, bias}) => LAYERS.Conv2D({strides: [1, 1], activation},
     {kernel: {shape: [1, 1, ...shape], values}, bias}),
-  MaxPooling2D: ({pool_size: filterSize, strides}) => (x) => pooling({x}, {filterSize, strides}),
+  MaxPooling2D: ({pool_size, strides}) => (x) => pooling(x, pool_size, strides),
   BatchNormalization({epsilon}, {gamma, beta, moving_mean: mean, moving_variance: variance}) {
     const factors = gamma.values.map((value, i) => value / Math.sqrt(variance.values[i] + epsilon));
     const shifts = beta.values.map((value, i) => value - mean.values[i] * factors[i]);
-    return (x) => normalisation({x}, {factors, shifts});
+    const size = factors.length;
+    return ({shape, values}) =>
+      ({shape, values: values.map((value, i) => value * factors[i % size] + shifts[i % size])});
   },
 };
+
+// One kernel answers: each that TensorFlow.js runs costs as much as a layer.
+registerKernel({kernelName: 'Layers', backendName: 'cpu', kernelFunc({inputs: {x}, attrs, backend}) {
+  const given = {shape: x.shape, values: backend.readSync(x.dataId)};
+  const {shape, values} = attrs.steps.reduce((x, step) => step(x), given);
+  return {shape: [shape[0], shape[3]], dtype: 'float32', dataId: backend.write(values)};
+}});
 
 // Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
@@ -184,5 +171,5 @@ export async function loadLayersModel(source) {
     return LAYERS[class_name](
       config, Object.fromEntries(own.map(([weight, value]) => [weight.slice(name.length + 1), value])));
   });
-  return {predict: (inputs) => steps.reduce((x, step) => step(x), inputs)};
+  return {predict: (x) => ENGINE.runKernel('Layers', {x}, {steps})};
 }

@@ -64,7 +64,7 @@ function rehearse(times) {
   if (!times || ink.begun) return;
   pad.getContext('2d');
   reader.read([/** @type {any} */ (prepare([{points: [[0.2, 0.2], [0.6, 0.2], [0.3, 0.9]]}]))]);
-  setTimeout(rehearse, 20, times - 1);
+  setTimeout(rehearse, 0, times - 1);
 }
 
 function choose() {
@@ -94,7 +94,7 @@ reader.load().then(() => {
   Object.assign(element('answer').dataset, {
     backend: reader.backend, ready: performance.now().toFixed(0)});
   changed();
-  requestAnimationFrame(() => setTimeout(rehearse, 100, 20));
+  requestAnimationFrame(() => setTimeout(rehearse, 0, 20));
 }, ({message}) => {
   element('words').textContent = `The network could not be loaded: ${message}`;
 });
