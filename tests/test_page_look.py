@@ -175,8 +175,12 @@ def test_targets_motion_keys_and_overflow(written):
         motion, _, targets, shown, over, network = look(written, *steps, **options)
         assert (motion, targets, shown, over) == (0, [], keys, 0)
         assert "version" in network
-    (moving,) = look(written, ("eval", "document.getAnimations().length"), still=False)
-    assert moving > 0
+    running = "document.getAnimations().filter(({playState}) => playState === 'running').length"
+    steps = [("eval", running), ("draw", lines(THREE), 0, True), ("wait", 500), ("lift",)]
+    steps += [("draw", lines(EIGHT), 0, True), ("eval", running)]
+    told = look(written, *steps, still=False)
+    assert told[0] > 0
+    assert told[-1] == 0, "each frame under the pen would be styled and laid out anew"
 
 
 @pytest.mark.parametrize("options", [{}, {"dark": True}, PHONE], ids=["light", "dark", "phone"])

@@ -1,6 +1,8 @@
 """Whole numbers on the page: split into digits, drawn by mouse, finger and keys."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +75,24 @@ def test_a_number_by_keys(written):
     steps = [("click", "label:has([value=number])"), ("focus", "#pad"), ("press", "ArrowUp")]
     steps += [("press", *line, *["ArrowRight"] * 6, *["ArrowUp"] * 9, *line), ("data", "#number")]
     assert look(written, *steps)[-1]["value"] == "11"
+
+
+@pytest.mark.skipif("NUMBERS" not in os.environ, reason="NUMBERS: a file of [{number, strokes}]")
+def test_recorded_numbers_are_split_and_read():
+    """PAGE: that of `accurate`, out/digits.html."""
+    numbers = json.loads(Path(os.environ["NUMBERS"]).read_text())
+    wanted = [[number["number"]] for number in numbers]
+    given = [[stroke["points"] for stroke in number["strokes"]] for number in numbers]
+    script = """(numbers) => numbers.map((lines) => {
+      ink.replace(lines.map((points) => ({id: ++ink.begun, width: 0.05, points})));
+      const rows = split(lines, answerTo).map((row) => row.map(({strokes}) => answerTo(strokes)));
+      return rows.map((row) => row.map(({digit}) => digit).join(''));
+    })"""
+    url = Path(os.environ["PAGE"]).absolute().as_uri()
+    (told,) = look(url, ("eval", f"({script})({json.dumps(given)})"))
+    pairs = list(zip(told, wanted, strict=True))
+    split = np.mean([[*map(len, rows)] == [*map(len, number)] for rows, number in pairs])
+    read = np.mean([rows == number for rows, number in pairs])
+    print(f"split {split:.3f}, read {read:.3f}")
+    assert split >= 0.98
+    assert read >= 0.9

@@ -43,9 +43,7 @@ class Ink {
 
   /** @param {number | null} pointer */
   lift(pointer) {
-    if (pointer !== this.pointer) return;
-    this.drawing = this.pointer = null;
-    this.changed();
+    if (pointer === this.pointer) this.turn(this.sheet);
   }
 
   /** @param {Sheet} sheet what is on the pad from now on */
@@ -119,10 +117,10 @@ class Ink {
     if (document.activeElement !== this.pad || (key !== ' ' && !arrow)) return;
     event.preventDefault(); // no scrolling
     if (arrow) {
-      const [width, height] = [this.pad.clientWidth, this.pad.clientHeight];
-      const [x, y] = [width, height].map((size, axis) => clamp(
-        this.cursor[axis] + KEY_STEP * arrow[axis], 0, size / Math.min(width, height)));
-      this.cursor = [x, y];
+      const {clientWidth: width, clientHeight: height} = this.pad;
+      const side = Math.min(width, height);
+      this.cursor = [clamp(this.cursor[0] + KEY_STEP * arrow[0], 0, width / side),
+        clamp(this.cursor[1] + KEY_STEP * arrow[1], 0, height / side)];
       this.drawing?.points.push(this.cursor);
     } else if (this.drawing) this.drawing = null;
     else this.begin(this.cursor, null);

@@ -44,11 +44,11 @@ class Reader {
     throw reason;
   }
 
-  /** @param {Float32Array[]} pictures 28 × 28 each, in 0..1 @returns {Answer[]} */
+  /** @param {(Float32Array | null)[]} pictures 28 × 28 each, in 0..1; null: all 0 @returns {Answer[]} */
   read(pictures) {
     const {low, high, shape} = this.settings.adapter;
     const values = new Float32Array(28 * 28 * pictures.length);
-    pictures.forEach((picture, i) => values.set(picture, 28 * 28 * i));
+    pictures.forEach((picture, i) => values.set(picture ?? [], 28 * 28 * i));
     for (let i = 0; i < values.length; i++) values[i] = low + values[i] * (high - low);
     const raw = ask(this.model, tf.tensor(values, [pictures.length, ...shape]));
     return pictures.map((_, i) => this.judged([...raw.subarray(10 * i, 10 * i + 10)]));
