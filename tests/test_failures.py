@@ -217,6 +217,13 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(tmp_path):
     assert (process.returncode, err) == (1, f"mnist_cnn train: {told}\n")
 
 
+def test_a_home_that_cannot_be_written_is_no_matter_to_matplotlib(tmp_path):
+    nowhere = {"HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "MPLCONFIGDIR": ""}
+    process = start(tmp_path, program=("-c", "import mnist_cnn.evaluation.plots"), **nowhere)
+    _, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (0, "")
+
+
 @pytest.mark.parametrize("verb", ["main", "tune", "benchmark"])
 def test_a_data_set_without_test_images_is_refused_before_any_training(store, capsys, verb):
     data = {"x_train": np.zeros((24, 28, 28), np.uint8), "y_train": np.arange(24) % 10}
