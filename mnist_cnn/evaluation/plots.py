@@ -29,10 +29,10 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
         validation.index *= training.index[-1] / validation.index[-1]
         training.plot(ax=axis, label="training", legend=True)
         validation.plot(ax=axis, style="o-", label="validation, after each epoch", legend=True)
-        axis.set(xlabel="step", ylabel=name)
+        shown = pd.concat([training.iloc[len(training) // 10 :], validation])  # the start is steep
+        space = 0.05 * np.ptp(shown) + 1e-3
+        axis.set(xlabel="step", ylabel=name, ylim=(shown.min() - space, shown.max() + space))
         axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
-    axes[1].set_ylim(bottom=min(training.quantile(0.1), validation.min()))  # the end is of interest
     return figure
 
 
