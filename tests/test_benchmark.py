@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mnist_cnn import benchmark, cli
-from tests.test_tracked import artifacts, last_run
+from tests.test_tracked import artifacts, described, last_run
 
 # Steps of 1,024 images: what is measured here is not how well they learn.
 SMALL = "fast:filters=2+2+2:batch_size=1024,fast:filters=4+4+4:batch_size=1024"
@@ -36,6 +36,9 @@ def test_killed_benchmark_goes_on_and_ends_with_a_table(store, small, monkeypatc
     csv = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/results.csv").splitlines()
     assert len(csv) == 1 + 2
     assert "| `fast:filters=4+4+4:batch_size=1024` |" in capsys.readouterr().out
+    about, ranks = described(run)
+    assert " cores, tensorflow " in about
+    assert f"{SMALL.split(',')[0]} " in ranks
     assert cli.run(command) == 0, "a finished benchmark is measured anew"
     assert len(measured) == 1 + 2 + 2
 
