@@ -31,7 +31,8 @@ from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import FAST
 from mnist_cnn.tracking import registry
 from tests.conftest import DEADLY, served, start, wait_for
-from tests.test_tracked import artifacts, described, last_run
+from tests.test_tracked import artifacts, last_run
+from tests.test_tracked import described as lines_of
 
 # Few filters, few steps: what is measured here is not how well they learn.
 SMALL = ["--epochs", "2", "--filters_choices", "2,3", "--seed", "3", "--workers", "1"]
@@ -86,7 +87,7 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     assert parent.info.run_name == "tune fast, study one"
     (images,) = parent.inputs.dataset_inputs
     assert images.dataset.digest == parent.data.params["dataset_digest"]
-    summary, gain = described(parent)
+    summary, gain = lines_of(parent)
     assert "The most accurate on validation is trial" in summary
     assert gain.startswith("val_accuracy of fast with epochs=2")
     children = mlflow.search_runs(
@@ -94,7 +95,7 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     )
     by_verb = [run.data.tags["verb"] for run in children]
     assert by_verb.count("trial") == 2
-    tried = {described(run) for run in children if run.data.tags["verb"] == "trial"}
+    tried = {lines_of(run) for run in children if run.data.tags["verb"] == "trial"}
     assert {first for first, _ in tried} == {f"Trial {n} of study one." for n in (0, 1)}
     assert all(second.startswith("val_accuracy: 0.") for _, second in tried)
     assert {"train", "evaluate"} <= set(by_verb)
