@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from mnist_cnn.browser import node
 
+LOOKED = 448  # pixels of the longer side, as in photo.js
 SCRIPT = Path(__file__).with_suffix(".mjs").absolute()
 
 
@@ -31,13 +32,15 @@ def read(pictures: Sequence[Any], page: Path) -> list[dict[str, Any]]:
         jobs = []
         for i, picture in enumerate(pictures):
             image = Image.fromarray(np.asarray(picture)).convert("RGBA")
+            sides = [max(1, round(side * LOOKED / max(image.size))) for side in image.size]
+            image = image.resize((sides[0], sides[1]), Image.Resampling.BILINEAR)
             Path(scratch, str(i)).write_bytes(image.tobytes())
             size = {"width": image.width, "height": image.height}
             jobs.append({"file": str(Path(scratch, str(i))), **size})
         path = Path(scratch, "jobs.json")
         path.write_text(json.dumps(jobs))
         told: list[dict[str, Any]] = json.loads(
-            node.run(SCRIPT, str(node.modules()), str(page), str(path))
+            node.run(SCRIPT, str(page / "digits.html"), str(path))
         )
     return told
 

@@ -4,20 +4,23 @@
 'use strict';
 
 const LARGEST = 100e6; // pixels of a picture
-const KEPT = 1000; // pixels of the longer side that are looked at
+const SHOWN = 1000; // pixels of the longer side
+const LOOKED = 448; // likewise, of what the worker gets
 
 class Photo {
+  taken = 0; // pictures
+  words = '';
+  /** @type {Found[][]} */
+  rows = [];
+  /** @type {Worker?} started with the first picture */
+  worker = null;
+
   /** @param {Settings} settings @param {(words: string) => void} announce */
   constructor(settings, announce) {
     this.settings = settings;
     this.announce = announce;
-    this.taken = 0; // pictures
-    /** @type {Found[][]} */
-    this.rows = [];
-    this.words = 'No picture yet.';
-    this.canvas = /** @type {HTMLCanvasElement} */ (element('photo'));
-    const input = /** @type {HTMLInputElement} */ (element('picture'));
-    input.addEventListener('change', () => this.take(input.files).then(() => (input.value = '')));
+    element('picture').addEventListener('change', (/** @type {any} */ {target}) =>
+      this.take(target.files).then(() => (target.value = '')));
     addEventListener('paste', (event) => this.take(event.clipboardData?.files));
     addEventListener('dragover', (event) => event.preventDefault());
     addEventListener('drop', (event) => {
@@ -26,18 +29,15 @@ class Photo {
     });
   }
 
-  /** Started with the first picture. In digits.html from the texts that it holds. @returns {Worker} */
-  get worker() {
+  /** From the texts in the page that hold it, or from the server. */
+  start() {
     const text = document.getElementById('worker')?.textContent;
     const worker = new Worker(text
       ? URL.createObjectURL(new Blob([document.scripts[2].text, '\n', text])) : 'worker.js');
     worker.postMessage({settings: this.settings, library: text ? null : 'tf.min.js'});
     worker.addEventListener('message', ({data: {taken, rows, error}}) => {
-      if (taken !== this.taken) return;
-      this.show(rows ?? [], error ? `The picture could not be read: ${error}` : 'No digits were found.',
-        error ? 'empty' : 'read');
+      if (taken === this.taken) this.show(rows ?? [], error ?? 'No digits were found.', error ? 'empty' : 'read');
     });
-    Object.defineProperty(this, 'worker', {value: worker});
     return worker;
   }
 
@@ -47,56 +47,55 @@ class Photo {
     if (!file || document.body.dataset.mode !== 'picture') return;
     const taken = ++this.taken;
     this.show([], 'Reading …', 'reading');
-    try {
-      if (!file.size) throw new Error('The file is empty.');
-      const image = await createImageBitmap(file).catch(() => {
-        throw new Error(`${file.name} is no picture that this browser can open.`);
-      });
-      const {width, height} = image;
-      if (width * height > LARGEST) throw new Error('The picture has more than 100 million pixels.');
-      if (taken !== this.taken) return;
-      const sides = [width, height].map((side) => Math.ceil(side * Math.min(1, KEPT / Math.max(width, height))));
-      [this.canvas.width, this.canvas.height] = sides;
-      const context = /** @type {CanvasRenderingContext2D} */ (
-        this.canvas.getContext('2d', {willReadFrequently: true}));
-      context.fillStyle = 'white'; // behind what is transparent
-      context.fillRect(0, 0, sides[0], sides[1]);
-      context.imageSmoothingQuality = 'high';
-      context.drawImage(image, 0, 0, sides[0], sides[1]);
-      const {data} = context.getImageData(0, 0, sides[0], sides[1]);
-      this.worker.postMessage({taken, data, width: sides[0], height: sides[1]}, [data.buffer]);
-    } catch (error) {
-      if (taken === this.taken) this.show([], /** @type {Error} */ (error).message);
-    }
+    const image = file.size ? await createImageBitmap(file).catch(() => null) : null;
+    if (taken !== this.taken) return;
+    const fault = !file.size ? 'The file is empty.'
+      : !image ? `${file.name} is no picture that this browser can open.`
+        : image.width * image.height > LARGEST ? 'The picture has more than 100 million pixels.' : '';
+    if (!image || fault) return this.show([], fault, 'empty');
+    const looked = drawn(document.createElement('canvas'), image, LOOKED);
+    this.worker ??= this.start();
+    this.worker.postMessage({taken, looked}, [looked.data.buffer]);
+    drawn(element('photo'), image, Math.min(SHOWN, Math.max(image.width, image.height)));
   }
 
   /** @param {Found[][]} rows @param {string} words without any, and @param {string} state */
   show(rows, words, state = 'empty') {
-    this.rows = rows.filter((row) => row.length);
-    this.words = words;
-    const told = showNumber(this.canvas, this.rows, false);
+    Object.assign(this, {rows, words});
+    const told = showNumber(element('photo'), rows, false);
     element('labels').replaceChildren();
-    element('marks').replaceChildren(...this.rows.flat().map((found) => this.mark(found)));
-    if (this.rows.length) return this.announce(told);
-    element('number').dataset.state = state;
-    /** @type {Element} */ (element('number').lastElementChild).textContent = words;
-    this.announce(words);
+    element('marks').replaceChildren(...rows.flat().map((found) => this.mark(found, (answer) =>
+      this.show(rows.map((row) => row.flatMap((one) => one !== found ? [one] : answer ? [{...one, answer}] : []))
+        .filter((row) => row.length), words, state))));
+    if (!rows.length) {
+      element('number').dataset.state = state;
+      element('number').lastElementChild.textContent = words;
+    }
+    this.announce(rows.length ? told : words);
   }
 
-  /** A digit over its place, to be corrected. @param {Found} found @returns {HTMLElement} */
-  mark(found) {
-    const {answer, at: [x, y]} = found;
+  /** A digit over its place. @param {Found} found @param {(answer?: Answer) => void} corrected */
+  mark({answer, at: [x, y]}, corrected) {
     const select = document.createElement('select');
     select.append(...'0123456789'.split('').map((digit) => new Option(digit)), new Option('none', ''));
     select.value = String(answer.digit);
     select.className = answer.state === 'sure' ? 'sure' : 'unsure';
     select.ariaLabel = `${answer.digit}${answer.state === 'sure' ? '' : ', not sure'}: correct`;
-    [select.style.left, select.style.top] = [`${100 * x}%`, `${100 * y}%`];
-    select.addEventListener('change', () => {
-      const digit = Number(select.value);
-      this.show(this.rows.map((row) => row.flatMap((one) => one !== found ? [one]
-        : select.value === '' ? [] : [{...one, answer: {...answer, digit, state: 'sure'}}])), this.words, 'read');
-    });
+    Object.assign(select.style, {left: `${100 * x}%`, top: `${100 * y}%`});
+    select.addEventListener('change', () => corrected(
+      select.value ? {...answer, digit: Number(select.value), state: 'sure'} : undefined));
     return select;
   }
+}
+
+/** @param {HTMLCanvasElement} canvas @param {ImageBitmap} image @param {number} longer its side then */
+function drawn(canvas, image, longer) {
+  [canvas.width, canvas.height] = [image.width, image.height].map((side) =>
+    Math.max(1, Math.round(side * longer / Math.max(image.width, image.height))));
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', {willReadFrequently: true}));
+  context.fillStyle = 'white'; // behind what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
 }
