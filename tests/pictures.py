@@ -19,8 +19,10 @@ from scipy.ndimage import gaussian_filter
 
 KINDS = (
     "plain lined squared margin table frame shadow fold whiteboard blackboard pencil "
-    "turned turned_squared blurred small one desk large".split()
+    "turned turned_squared blurred small one desk large dotted hand marker ballpoint coloured "
+    "perspective crowded edge crop".split()
 )
+INKS = ((0, 0, 0), (0, 0, 110), (130, 0, 0), (0, 70, 30))  # added to black: blue, red, green
 SCALE = 3  # drawn larger, for smooth edges
 
 
@@ -37,18 +39,21 @@ def made(
         kind, rng.uniform(45, 120)
     )
     pitch = tall * rng.uniform(1.5, 2.2)
-    width, height = (int(v) for v in (tall * (1.1 * longest + 2), pitch * (rows + 1)))
+    aside = {"edge": 0.15, "crop": 0.4}.get(kind, rng.uniform(0.6, 1.2))
+    width, height = (int(v) for v in (tall * (1.1 * longest + 2 * aside), pitch * (rows + 1)))
     ink = Image.new("L", (SCALE * width, SCALE * height))
     pen = ImageDraw.Draw(ink)
     told = []
-    thick = rng.uniform(0.05, 0.14) * tall
+    thin, wide = {"marker": (0.15, 0.22), "ballpoint": (0.025, 0.05)}.get(kind, (0.05, 0.14))
+    thick = rng.uniform(thin, wide) * tall
     for row in range(rows):
-        x, text = tall * rng.uniform(0.6, 1.2), ""
+        x, text = tall * aside, ""
         for _ in range(longest if rng.random() < 0.5 else rng.integers(1, longest + 1)):
             drawing = digits[rng.integers(len(digits))]
             base = pitch * (row + 1.0) + tall * (0.25 + rng.normal(0, 0.05))
             x += _draw(pen, drawing, x, base, tall * rng.uniform(0.88, 1.12), thick)
-            x += tall * (rng.uniform(0.06, 0.35) if rng.random() < 0.9 else 1)
+            between = (-0.06, 0.1) if kind == "crowded" else (0.06, 0.35)
+            x += tall * (rng.uniform(*between) if rng.random() < 0.9 else 1)
             text += str(drawing["digit"])
         told.append(text)
     drawn = np.asarray(ink.resize((width, height), Image.Resampling.BOX), float) / 255
@@ -86,10 +91,13 @@ def _photographed(
     elif kind == "table":
         rules = 2.2 * _ruled(drawn.shape, pitch, False, tall)
         rules[:, int(0.3 * tall) : int(0.3 * tall) + 3] = 0.9
-    elif kind in ("lined", "margin", "small"):
+    elif kind in ("lined", "margin", "small", "crop"):
         rules = _ruled(drawn.shape, pitch, False, tall)
         if kind == "margin":
             rules[:, int(0.4 * tall) : int(0.4 * tall) + 2] = 0.5
+    elif kind == "dotted":
+        rules = _ruled(drawn.shape, pitch / 3, True, 2 * tall)
+        rules *= (rules == 1.4) / 1.4
     else:
         rules = np.zeros_like(drawn)
     if kind == "frame":
@@ -99,6 +107,8 @@ def _photographed(
         for part in (rules[edge : edge + 3, edge:-edge], rules[-edge - 3 : -edge, edge:-edge]):
             part[:] = 0.9
     drawn, rules = _turned(drawn, turn), _turned(rules, turn)
+    if kind == "perspective":
+        drawn, rules = _in_perspective([drawn, rules], rng)
     shape = drawn.shape
     dark = kind == "blackboard"
     paper = rng.uniform(40, 75) if dark else rng.uniform(150, 235)
@@ -114,11 +124,28 @@ def _photographed(
     grey = gaussian_filter(grey, tall * 0.035 if kind == "blurred" else 0.8)
     grey += gaussian_filter(rng.normal(0, 1, grey.shape), 1) * rng.uniform(2, 8)
     grey += rng.normal(0, rng.uniform(1, 5), grey.shape)
-    tint = np.array([1, 1, 1]) + rng.uniform(-0.06, 0.06, 3)
-    image = Image.fromarray(np.clip(grey[:, :, None] * tint, 0, 255).astype(np.uint8))
+    tint = 1 + rng.uniform(-1, 1, 3) * (0.3 if kind == "coloured" else 0.06)
+    colour = np.array(INKS[rng.integers(len(INKS))]) * (not dark and kind != "pencil")
+    image = grey[:, :, None] * tint
+    if grey.shape == drawn.shape:
+        image += np.clip(drawn, 0, 1)[:, :, None] * colour
+    image = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+    if kind == "crop":  # of a larger photograph
+        image.thumbnail((150, 150))
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=int(rng.integers(35, 92)))
     return np.asarray(Image.open(stored))
+
+
+def _in_perspective(planes: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """As seen from the side or from below, by up to a sixth of the picture."""
+    height, width = planes[0].shape
+    out = rng.uniform(-0.16, 0, (4, 2)) * [width, height] * [[1, 1], [1, -1], [-1, -1], [-1, 1]]
+    corners = np.add(out, [[0, 0], [0, height], [width, height], [width, 0]])
+    quad = tuple(corners.ravel())
+    images = [Image.fromarray(one.astype(np.float32)) for one in planes]
+    way = Image.Transform.QUAD
+    return [np.asarray(one.transform((width, height), way, quad, 2), float) for one in images]
 
 
 def _on_a_desk(paper: np.ndarray, tall: float, rng: np.random.Generator) -> np.ndarray:
@@ -135,9 +162,9 @@ def _ruled(shape: tuple[int, ...], pitch: float, squared: bool, tall: float) -> 
     rules = np.zeros(shape)
     wide = max(1, round(0.025 * tall))
     for at in np.arange(pitch * (0.6 if squared else 1.27), shape[0], pitch).astype(int):
-        rules[at : at + wide] = 0.7
+        rules[at : at + wide] += 0.7
     for at in np.arange(pitch / 2, shape[1] if squared else 0, pitch).astype(int):
-        rules[:, at : at + wide] = 0.7
+        rules[:, at : at + wide] += 0.7
     return rules
 
 
@@ -153,12 +180,19 @@ def _light(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> np.nd
     if kind == "shadow":
         edge = turn(rng.uniform(0, 6.3)) - rng.uniform(0.1, 0.5)
         light *= 1 - rng.uniform(0.3, 0.5) / (1 + np.exp(-edge * rng.uniform(20, 120)))
+    if kind == "hand":  # fingers: soft round shadows from one side
+        for at in rng.uniform(0, 1, 4):
+            away = np.hypot((x - rng.uniform(0.6, 1)) / 2, y - at)
+            light *= 1 - 0.35 / (1 + np.exp((away - rng.uniform(0.08, 0.2)) * rng.uniform(30, 90)))
+    if kind == "whiteboard":  # a lamp
+        away = np.hypot(x - rng.uniform(0, 1), y - rng.uniform(0, 1))
+        light += rng.uniform(0.2, 0.6) * np.exp(-((away / rng.uniform(0.05, 0.25)) ** 2))
     if kind == "fold":
         for _ in range(2):
             edge = turn(rng.uniform(0, 6.3)) - rng.uniform(0.1, 0.5)
             light += 0.09 * np.tanh(edge * 60) * np.exp(-((edge * 12) ** 2))
             light -= 0.15 * np.exp(-((edge * max(shape) / 1.5) ** 2))
-    return np.clip(light, 0.3, 1.15)
+    return np.clip(light, 0.3, 1.6)
 
 
 def main(folder: str, recordings: str, *seeds: str) -> None:

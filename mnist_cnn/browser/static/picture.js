@@ -47,8 +47,8 @@ function median(parts, value, weight) {
 function partsIn(ink) {
   const thick = (/** @type {Part} */ {pixels, rim}) => 2 * pixels.length / rim;
   const all = partsOf(ink);
-  const open = all.filter((a) => all.filter((b) =>
-    b.left > a.left && b.right < a.right && b.top > a.top && b.bottom < a.bottom).length < 3);
+  const open = all.filter((a) => all.filter((b) => b.left > a.left && b.right < a.right
+    && b.top > a.top && b.bottom < a.bottom && b.tall > 0.1 * a.tall).length < 3);
   const usual = median(open, thick, ({rim}) => rim);
   const solid = open.filter((part) => thick(part) > SOLID * usual);
   for (const {pixels} of solid) for (const at of pixels) ink.values[at] = 0;
@@ -85,7 +85,7 @@ function cutUp(part, high, ink) {
  * @param {Part[]} row @param {number} high @param {Upright} ink @param {Ask} ask */
 function readRow(row, high, ink, ask) {
   const units = row.flatMap((part) => {
-    const answer = part.tall > 0.65 * high && part.wide < 1.1 * high && ask(pictureOf([part], part, ink));
+    const answer = part.tall > 0.65 * high && part.wide < 0.85 * high && ask(pictureOf([part], part, ink));
     return answer && answer.share > CERTAIN ? [/** @type {Unit} */ ({...part, answer})] : cutUp(part, high, ink);
   });
   const ways = [{score: 0, row: /** @type {Read[]} */ ([])}];
