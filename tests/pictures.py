@@ -83,29 +83,34 @@ def _turned(values: np.ndarray, degrees: float) -> np.ndarray:
     return np.asarray(image.rotate(degrees, Image.Resampling.BICUBIC, expand=True), float)
 
 
-def _photographed(
-    drawn: np.ndarray, kind: str, tall: float, pitch: float, turn: float, rng: np.random.Generator
-) -> np.ndarray:
+def _rules_of(kind: str, shape: tuple[int, ...], tall: float, pitch: float, parts: int) -> Any:
     if kind == "squared" or kind == "turned_squared":
-        rules = _ruled(drawn.shape, pitch / rng.integers(2, 5), True, tall)
+        rules = _ruled(shape, pitch / parts, True, tall)
     elif kind == "table":
-        rules = 2.2 * _ruled(drawn.shape, pitch, False, tall)
+        rules = 2.2 * _ruled(shape, pitch, False, tall)
         rules[:, int(0.3 * tall) : int(0.3 * tall) + 3] = 0.9
     elif kind in ("lined", "margin", "small", "crop"):
-        rules = _ruled(drawn.shape, pitch, False, tall)
+        rules = _ruled(shape, pitch, False, tall)
         if kind == "margin":
             rules[:, int(0.4 * tall) : int(0.4 * tall) + 2] = 0.5
     elif kind == "dotted":
-        rules = _ruled(drawn.shape, pitch / 3, True, 2 * tall)
+        rules = _ruled(shape, pitch / 3, True, 2 * tall)
         rules *= (rules == 1.4) / 1.4
     else:
-        rules = np.zeros_like(drawn)
+        rules = np.zeros(shape)
     if kind == "frame":
         edge = int(0.25 * tall)
         for part in (rules[edge:-edge, edge : edge + 3], rules[edge:-edge, -edge - 3 : -edge]):
             part[:] = 0.9
         for part in (rules[edge : edge + 3, edge:-edge], rules[-edge - 3 : -edge, edge:-edge]):
             part[:] = 0.9
+    return rules
+
+
+def _photographed(
+    drawn: np.ndarray, kind: str, tall: float, pitch: float, turn: float, rng: np.random.Generator
+) -> np.ndarray:
+    rules = _rules_of(kind, drawn.shape, tall, pitch, rng.integers(2, 5))
     drawn, rules = _turned(drawn, turn), _turned(rules, turn)
     if kind == "perspective":
         drawn, rules = _in_perspective([drawn, rules], rng)

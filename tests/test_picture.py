@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.score_pictures import distance, errors, main, read, texts
+from scripts.score_pictures import LOOKED, distance, errors, main, read, texts
 from tests.page import look, served
 from tests.pictures import KINDS, made
 from tests.test_page import BY_HAND
@@ -135,7 +135,8 @@ def test_a_served_page_reads_pictures_too(written, four):
 
 def test_unsure_digits_are_marked_over_the_picture(written, tmp_path):
     image, _ = made(BY_HAND[5], "plain", np.random.default_rng(1))
-    image = image[:1000, :1000].copy()  # the page does not reduce it
+    image = image[:LOOKED, :LOOKED].copy()  # neither the page nor Python reduces it
+    assert max(image.shape) == LOOKED
     image[10:60, 10:60] = 30  # no digit
     Image.fromarray(image).save(tmp_path / "one.png")
     (told,) = read([image], written)

@@ -48,7 +48,7 @@ function partsIn(ink) {
   const thick = (/** @type {Part} */ {pixels, rim}) => 2 * pixels.length / rim;
   const all = partsOf(ink);
   const open = all.filter((a) => all.filter((b) => b.left > a.left && b.right < a.right
-    && b.top > a.top && b.bottom < a.bottom && b.tall > 0.1 * a.tall).length < 3);
+    && b.top > a.top && b.bottom < a.bottom && b.tall > 1.5 * thick(a)).length < 3);
   const usual = median(open, thick, ({rim}) => rim);
   const solid = open.filter((part) => thick(part) > SOLID * usual);
   for (const {pixels} of solid) for (const at of pixels) ink.values[at] = 0;

@@ -16,7 +16,7 @@ const FAINT = 0.07; // of the paper's brightness: what is less deep is no ink
 const NOISE = 5; // likewise, in standard deviations of the paper
 const RULE = 0.35; // of the picture's width: a rule's length at least
 const THIN = 0.004; // of its longer side: a rule's width at most, or
-const THINNER = 0.7; // of the usual width of a line
+const THINNER = 0.8; // of the usual width of a line
 const TURN = 40; // degrees, at most, either way
 const NEAR = 2.6; // heights from a digit to those that show the slope of its row
 
@@ -65,10 +65,10 @@ function inkOf(rgba, width, height) {
     light ? (value - paper) / (1.1 - paper) : (paper - value) / Math.max(paper, white);
   const depths = some.map((value, at) => depth(value, paper[at]));
   const sorted = depths.slice().sort();
-  const [low, middle, high] = [0.16, 0.5, 0.9995].map((share) => sorted[Math.floor(share * sorted.length)]);
-  const dark = sorted.filter((value) => value >= high / 2);
+  const steps = depths.map((value, at) => Math.abs(value - depths[Math.max(0, at - 1)])).sort();
+  const dark = sorted.filter((value) => value >= sorted[Math.floor(0.9995 * sorted.length)] / 2);
   const deep = dark.reduce((sum, value) => sum + value, 0) / dark.length;
-  if (!(deep > Math.max(FAINT, NOISE * (middle - low)))) return null;
+  if (!(deep > Math.max(FAINT, NOISE * steps[steps.length >> 1]))) return null;
   const square = around(depths.map((value) => value ** 2));
   const threshold = around(depths).map((level, at) => Math.min(0.65 * deep,
     level + Math.max(0.1 * deep, 0.5 * deep - Math.sqrt(Math.max(0, square[at] - level ** 2)))));
@@ -138,8 +138,9 @@ function slopeOf(ink, digits, high) {
   const places = placesOf(ink).filter((_, i) => i % 7 === 0);
   const [xs, ys] = [places.map((i) => i % ink.width), places.map((i) => i / ink.width)];
   const near = digits.flatMap((a) => digits.map((b) => [b.left + b.right - a.left - a.right,
-    b.top + b.bottom - a.top - a.bottom].map((away) => away / 2 / high)))
-    .filter(([x, y]) => x > Math.abs(y) && Math.hypot(x, y) < NEAR);
+    b.top + b.bottom - a.top - a.bottom].map((away) => away / 2 / high))
+    .filter(([x, y]) => x > Math.abs(y) && Math.hypot(x, y) < NEAR)
+    .sort((one, other) => Math.hypot(...one) - Math.hypot(...other)).slice(0, 1));
   let best = {angle: 0, score: 0};
   for (let degrees = -TURN; degrees <= TURN; degrees += 0.5) {
     const angle = degrees * Math.PI / 180;
@@ -148,10 +149,11 @@ function slopeOf(ink, digits, high) {
     for (let i = 0; i < xs.length; i++) bins[(ys[i] * cos - xs[i] * sin + ink.width) / 2 | 0]++;
     let lines = 0; // cubes of their lengths
     for (let i = 4; i < bins.length - 4; i++) {
-      lines += (Math.max(0, bins[i] - Math.max(bins[i - 4], bins[i + 4])) * 7 / ink.width) ** 3;
+      const long = (bins[i] - Math.max(bins[i - 4], bins[i + 4])) * 7 / 2;
+      if (long > Math.min(2.5 * high, 0.4 * ink.width)) lines += (2 * long / ink.width) ** 3;
     }
     const score = near.reduce((sum, [x, y]) => sum + Math.exp(-(((y * cos - x * sin) / 0.25) ** 2)),
-      1.5 * cos + (lines > 1 ? 1e6 * lines : 0));
+      1.5 * cos + 2 * lines);
     if (score > best.score) best = {angle, score};
   }
   return best.angle;
@@ -161,7 +163,7 @@ function slopeOf(ink, digits, high) {
  * @param {Upright} ink @param {number} usual width of a line */
 function unrule(ink, usual) {
   const {width, height, values, cos, sin} = ink;
-  const half = Math.round(Math.max(1 + THIN * Math.max(width, height), THINNER * usual) / 2) + 1;
+  const half = Math.floor(Math.max(1 + THIN * Math.max(width, height), THINNER * usual) / 2) + 1;
   for (const axis of [1, 0]) {
     const beside = (/** @type {number} */ k) => axis ? Math.round(k * cos) * width - Math.round(k * sin)
       : Math.round(k * sin) * width + Math.round(k * cos);
