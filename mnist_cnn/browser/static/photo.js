@@ -29,12 +29,11 @@ class Photo {
     });
   }
 
-  /** From the texts in the page that hold it, or from the server. */
+  /** From texts in the page: a file cannot start one from another file. */
   start() {
-    const text = document.getElementById('worker')?.textContent;
-    const worker = new Worker(text
-      ? URL.createObjectURL(new Blob([document.scripts[2].text, '\n', text])) : 'worker.js');
-    worker.postMessage({settings: this.settings, library: text ? null : 'tf.min.js'});
+    const texts = [document.scripts[2].text, '\n', element('worker').textContent];
+    const worker = new Worker(URL.createObjectURL(new Blob(texts)));
+    worker.postMessage({settings: this.settings});
     worker.addEventListener('message', ({data: {taken, rows, error}}) => {
       if (taken === this.taken) this.show(rows ?? [], error ?? 'No digits were found.', error ? 'empty' : 'read');
     });

@@ -135,17 +135,17 @@ function pictureOf(parts, {left, right, top, bottom}, ink) {
 
 // In the worker: first the settings, then pictures.
 if (typeof WorkerGlobalScope === 'function') {
-  /** @type {Promise<Reader>} */
+  /** @type {Reader} */
+  let reader;
+  /** @type {Promise<void>} */
   let loading;
-  addEventListener('message', async ({data: {settings, library, taken, looked}}) => {
+  addEventListener('message', async ({data: {settings, taken, looked}}) => {
     try {
-      if (library) importScripts(library);
-      if (settings) loading = Promise.resolve(new Reader(settings)).then((one) => one.load().then(() => one));
-      const reader = await loading;
-      if (looked) {
-        const rows = readPicture(looked.data, looked.width, looked.height, (one) => reader.read([one])[0]);
-        self.postMessage({taken, rows});
-      }
+      if (settings) loading = (reader = new Reader(settings)).load();
+      await loading;
+      if (!looked) return;
+      const rows = readPicture(looked.data, looked.width, looked.height, (one) => reader.read([one])[0]);
+      self.postMessage({taken, rows});
     } catch (error) {
       self.postMessage({taken, error: `The picture could not be read: ${/** @type {Error} */ (error).message}`});
     }
