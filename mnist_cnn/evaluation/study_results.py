@@ -67,8 +67,8 @@ def report(study: optuna.Study) -> str:
     visual = optuna.visualization
     both: dict[str, Any] = {"targets": lambda trial: (trial.values[0], trial.user_attrs[COST])}
     front = visual.plot_pareto_front(study, target_names=["val_accuracy", COST], **both)
-    front.update_traces(marker_showscale=False).update_yaxes(type="log")
-    front.update_layout(title="Accuracy against cost; red: none is better in both")
+    front.update_traces(marker_showscale=False, marker_color="steelblue").update_yaxes(type="log")
+    front.update_layout(title="Accuracy against cost; red: the best").data[-1].marker.color = "red"
     # Warned of: that importance is for low errors, as it is meant to be, or of too few trials.
     with warnings.catch_warnings(action="ignore"):
         figures = [
