@@ -127,9 +127,22 @@ def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, way):
     assert told[6]["value"] == "711\n1"
 
 
-def test_a_served_page_reads_pictures_too(written, four):
+def test_a_served_page_reads_pictures_in_a_worker_and_asks_for_nothing(written, four):
+    """The script beside the worker cannot read pictures, so the page stays alive."""
+    steps = [PICTURE, ("give", "#picture", four), NUMBER, ("eval", "typeof readPicture")]
+    steps += [("eval", "performance.getEntriesByType('resource').map(({name}) => name)")]
     with served(written) as address:
-        told = look(address, PICTURE, ("give", "#picture", four), NUMBER)
+        told = look(address, *steps)
+    assert told[1]["value"] == "111\n11"
+    assert told[3] == "undefined"
+    assert [name for name in told[4] if not name.startswith("blob:")] == []
+
+
+def test_a_transparent_picture_lies_on_white(written, four, tmp_path):
+    ink = 255 - np.asarray(Image.open(four))
+    black = Image.fromarray(np.dstack([np.zeros((*ink.shape, 3), np.uint8), ink * (ink > 99)]))
+    black.save(tmp_path / "ink.png")
+    told = look(written, PICTURE, ("give", "#picture", str(tmp_path / "ink.png")))
     assert told[1]["value"] == "111\n11"
 
 

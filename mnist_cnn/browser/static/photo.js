@@ -52,7 +52,8 @@ class Photo {
       : !image ? `${file.name} is no picture that this browser can open.`
         : image.width * image.height > LARGEST ? 'The picture has more than 100 million pixels.' : '';
     if (!image || fault) return this.show([], fault, 'empty');
-    const looked = drawn(document.createElement('canvas'), image, LOOKED);
+    const canvas = document.createElement('canvas');
+    const looked = drawn(canvas, image, LOOKED).getImageData(0, 0, canvas.width, canvas.height);
     this.worker ??= this.start();
     this.worker.postMessage({taken, looked}, [looked.data.buffer]);
     drawn(element('photo'), image, Math.min(SHOWN, Math.max(image.width, image.height)));
@@ -91,10 +92,11 @@ class Photo {
 function drawn(canvas, image, longer) {
   [canvas.width, canvas.height] = [image.width, image.height].map((side) =>
     Math.max(1, Math.round(side * longer / Math.max(image.width, image.height))));
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', {willReadFrequently: true}));
+  const context = /** @type {CanvasRenderingContext2D} */ (
+    canvas.getContext('2d', {willReadFrequently: canvas.id !== 'photo'}));
   context.fillStyle = 'white'; // behind what is transparent
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = 'high';
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return context.getImageData(0, 0, canvas.width, canvas.height);
+  return context;
 }

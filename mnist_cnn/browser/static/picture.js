@@ -12,7 +12,7 @@ const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
 const HAIR = 0.4; // of the usual width of a line: what is thinner is a piece of a rule
 const SOLID = 4; // likewise: what is thicker is no writing
-const GAP = 0.25; // between parts of a digit, at most
+const GAP = 0.25; // between parts of a digit, at most // between parts of a digit, at most
 const CERTAIN = 0.95; // confidence: neither cut nor joined
 
 /** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @param {Ask} ask
@@ -135,17 +135,17 @@ function pictureOf(parts, {left, right, top, bottom}, ink) {
 
 // In the worker: first the settings, then pictures.
 if (typeof WorkerGlobalScope === 'function') {
-  /** @type {Reader} */
-  let reader;
-  /** @type {Promise<void>} */
+  /** @type {Promise<Reader>} */
   let loading;
-  addEventListener('message', async ({data: {settings, taken, looked}}) => {
+  addEventListener('message', async ({data: {settings, library, taken, looked}}) => {
     try {
-      if (settings) loading = (reader = new Reader(settings)).load();
-      await loading;
-      if (!looked) return;
-      const rows = readPicture(looked.data, looked.width, looked.height, (one) => reader.read([one])[0]);
-      self.postMessage({taken, rows});
+      if (library) importScripts(library);
+      if (settings) loading = Promise.resolve(new Reader(settings)).then((one) => one.load().then(() => one));
+      const reader = await loading;
+      if (looked) {
+        const rows = readPicture(looked.data, looked.width, looked.height, (one) => reader.read([one])[0]);
+        self.postMessage({taken, rows});
+      }
     } catch (error) {
       self.postMessage({taken, error: `The picture could not be read: ${/** @type {Error} */ (error).message}`});
     }

@@ -41,6 +41,12 @@ function meansOf({width, height, values}) {
   };
 }
 
+/** About, of every seventh. @param {Float32Array} values @param {number} share @returns {number} */
+function quantile(values, share) {
+  const some = values.filter((_, i) => i % 7 === 0).sort();
+  return some[Math.floor(share * some.length)];
+}
+
 /** How far each pixel is above the threshold, as a share of the ink's depth; null: there is no ink.
  * @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @returns {Upright?} */
 function inkOf(rgba, width, height) {
@@ -60,15 +66,15 @@ function inkOf(rgba, width, height) {
   const mean = around(some); // light ink on dark ground if what stands out is light
   const light = some.reduce((sum, value, at) => sum + (value - near[at]) ** 3, 0) > 0;
   const paper = around(some.map((value, at) => (light ? Math.min : Math.max)(value, mean[at])));
-  const white = DARK * paper.slice().sort()[Math.floor(0.9 * paper.length)];
+  const white = DARK * quantile(paper, 0.9);
   const depth = (/** @type {number} */ value, /** @type {number} */ paper) =>
     light ? (value - paper) / (1.1 - paper) : (paper - value) / Math.max(paper, white);
   const depths = some.map((value, at) => depth(value, paper[at]));
-  const sorted = depths.slice().sort();
-  const steps = depths.map((value, at) => Math.abs(value - depths[Math.max(0, at - 1)])).sort();
-  const dark = sorted.filter((value) => value >= sorted[Math.floor(0.9995 * sorted.length)] / 2);
+  const noise = quantile(depths.map((value, at) => Math.abs(value - depths[Math.max(0, at - 1)])), 0.5);
+  const half = quantile(depths, 0.998) / 2;
+  const dark = depths.filter((value) => value >= half);
   const deep = dark.reduce((sum, value) => sum + value, 0) / dark.length;
-  if (!(deep > Math.max(FAINT, NOISE * steps[steps.length >> 1]))) return null;
+  if (!(deep > Math.max(FAINT, NOISE * noise))) return null;
   const square = around(depths.map((value) => value ** 2));
   const threshold = around(depths).map((level, at) => Math.min(0.65 * deep,
     level + Math.max(0.1 * deep, 0.5 * deep - Math.sqrt(Math.max(0, square[at] - level ** 2)))));
