@@ -11,7 +11,7 @@ from tests.page import look, served
 from tests.pictures import KINDS, made
 from tests.test_page import BY_HAND
 
-# Turned squares as dark as ink are lost too often: docs/pictures.md.
+# Of turned squares pieces are left, and read as digits too often: docs/pictures.md.
 SCORED = [kind for kind in KINDS if kind != "turned_squared"]
 
 

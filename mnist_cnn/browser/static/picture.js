@@ -85,7 +85,7 @@ function cutUp(part, high, ink) {
  * @param {Part[]} row @param {number} high @param {Upright} ink @param {Ask} ask */
 function readRow(row, high, ink, ask) {
   const units = row.flatMap((part) => {
-    const answer = part.tall > 0.65 * high && part.wide < 0.85 * high && ask(pictureOf([part], part, ink));
+    const answer = part.tall > 0.65 * high && part.wide < 0.7 * high && ask(pictureOf([part], part, ink));
     return answer && answer.share > CERTAIN ? [/** @type {Unit} */ ({...part, answer})] : cutUp(part, high, ink);
   });
   const ways = [{score: 0, row: /** @type {Read[]} */ ([])}];
@@ -103,7 +103,7 @@ function readRow(row, high, ink, ask) {
       if (tall < SMALL || tall > 2 || (from < i && wide > 1.5)) continue;
       const answer = last.answer ?? ask(pictureOf(units.slice(from, i + 1), box, ink));
       const score = ways[from].score + Math.max(-3, Math.log(answer.share)) - gaps - (last.cut ? 0.6 : 0)
-        - 4 * Math.max(0, 0.65 - tall) - 1.5 * Math.max(0, wide - 1.1);
+        - 4 * Math.max(0, 0.65 - tall) - 1.5 * Math.max(0, wide - 0.9);
       if (score > best.score) best = {score, row: [...ways[from].row, {box, answer}]};
     }
     ways.push(best);
