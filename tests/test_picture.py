@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from scripts.score_pictures import LOOKED, distance, errors, main, read, texts
-from tests.page import look, served
+from tests.page import PHONE, look, served
 from tests.pictures import KINDS, made
 from tests.test_page import BY_HAND
 
@@ -111,14 +111,16 @@ PICTURE = ("click", "input[value=picture]")
 NUMBER = ("eval", "({...document.getElementById('number').dataset})")
 
 
-@pytest.mark.parametrize("way", ["choose", "drop", "paste"])
-def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, way):
-    """In digits.html, from a file, under its policy, in a worker."""
+@pytest.mark.parametrize(
+    ("way", "options"), [("choose", {}), ("drop", {}), ("paste", {}), ("choose", PHONE)]
+)
+def test_a_picture_given_to_the_page_is_read_and_corrected(written, four, way, options):
+    """In digits.html, from a file, under its policy, in a worker; on a phone too."""
     steps = [PICTURE, ("give", "#picture", four, way)]
     steps += [("eval", "[...document.querySelectorAll('#marks select')].map((e) => e.offsetLeft)")]
     steps += [("select", "#marks select", "7"), NUMBER]
     steps += [("select", "#marks select:last-child", ""), NUMBER]
-    told = look(written, *steps)
+    told = look(written, *steps, **options)
     assert (told[1]["state"], told[1]["value"]) == ("read", "111\n11")
     places = told[2]
     assert len(places) == 5
