@@ -149,15 +149,16 @@ registerKernel({kernelName: 'Layers', backendName: 'cpu', kernelFunc({inputs: {x
 // Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
   const {modelTopology, weightSpecs, weightData} = await source.load();
-  const weights = Object.entries(decodeWeights(weightData, weightSpecs)).map(
-    ([name, {shape, dataId}]) => [name, {shape, values: dataId}]);
+  const weights = {};
+  for (const [path, {shape, dataId: values}] of Object.entries(decodeWeights(weightData, weightSpecs))) {
+    const [layer, weight] = path.split('/');
+    (weights[layer] ??= {})[weight] = {shape, values};
+  }
   const steps = modelTopology.model_config.config.layers.map(({class_name, config}) => {
     const {name, padding = 'valid', activation = 'linear', max_value, negative_slope, threshold} = config;
     if (padding !== 'valid' || !['linear', 'relu', 'softmax'].includes(activation)
       || max_value || negative_slope || threshold) throw new Error(`${name} is no layer of a recipe`);
-    const own = weights.filter(([weight]) => weight.startsWith(`${name}/`));
-    return LAYERS[class_name](
-      config, Object.fromEntries(own.map(([weight, value]) => [weight.slice(name.length + 1), value])));
+    return LAYERS[class_name](config, weights[name]);
   });
   return {predict: (x) => ENGINE.runKernel('Layers', {x}, {steps})};
 }

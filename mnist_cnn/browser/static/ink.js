@@ -1,7 +1,6 @@
 // @ts-check
 // What is drawn: strokes with their history, by mouse, finger, pen and keys. Places are in units
 // of the shorter side of the pad, from its upper left corner.
-'use strict';
 
 /** @typedef {[number, number]} Point */
 /** @typedef {{id: number, width: number, points: Point[]}} Stroke */
@@ -53,14 +52,11 @@ class Ink {
     this.changed();
   }
 
-  /** @param {Stroke[]} strokes */
+  /** @param {Stroke[]} strokes none: clears */
   replace(strokes) {
+    if (!strokes.length && !this.strokes.length) return;
     const {versions, at} = this.sheet;
     this.turn({versions: [...versions.slice(0, at + 1), strokes], at: at + 1});
-  }
-
-  clear() {
-    if (this.strokes.length) this.replace([]);
   }
 
   /** @param {-1 | 1} step undo or redo */
@@ -107,7 +103,7 @@ class Ink {
   /** @param {KeyboardEvent} event */
   key(event) {
     const key = event.key.toLowerCase(); // 'Z' with Caps Lock
-    if (key === 'delete' || key === 'backspace') return this.clear();
+    if (key === 'delete' || key === 'backspace') return this.replace([]);
     if (event.ctrlKey || event.metaKey) {
       if (key !== 'y' && key !== 'z') return;
       this.go(key === 'y' || event.shiftKey ? 1 : -1);

@@ -4,7 +4,6 @@
 // (a 7's bar), or begins a new one. Where the gap leaves it open the network decides: do they read
 // better as one digit or as two? The numbers were fitted to 2,000 numbers put together from
 // recorded digits, half of them with wide gaps, half with overlaps. All lengths are in heights.
-'use strict';
 
 /** @typedef {{left: number, top: number, right: number, bottom: number}} Box */
 /** @typedef {{strokes: number[], box: Box}} Group the strokes of a digit, by their indices */

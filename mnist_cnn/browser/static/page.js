@@ -1,6 +1,5 @@
 // @ts-check
 // The page: asks the network after every frame in which the drawing changed.
-'use strict';
 
 const TITLES = {digit: 'Draw a digit', number: 'Write a number', picture: 'Read a picture'};
 
@@ -82,7 +81,7 @@ addEventListener('click', ({target}) => {
   if (button?.value && ink.strokes.length) tell(ink.strokes, Number(button.value));
   if (button?.id === 'undo') ink.go(-1);
   else if (button?.id === 'redo') ink.go(1);
-  else if (button) ink.clear();
+  else if (button) ink.replace([]);
 });
 element('mode').addEventListener('change', choose);
 for (const name of ['focus', 'blur']) pad.addEventListener(name, changed);

@@ -2,7 +2,7 @@
 // the 20 pixels that MNIST's makers used, drawn there with a line as wide as MNIST's, and placed
 // with their centre of mass in the middle of 28 × 28. So neither the pen's width nor the size of
 // the drawing matters. mnist_cnn/learning/handwriting.py does the same; a test holds them together.
-'use strict';
+'use strict'; // and so are the scripts that are joined behind this one
 
 const SIDE = 28; // pixels
 const FIT = 20; // pixels of the longer side of the ink

@@ -1,6 +1,5 @@
 // @ts-check
 // The network: loaded, asked, and its answers as probabilities with what may be said of them.
-'use strict';
 
 /** @typedef {{weightsManifest: {weights: object[]}[]}} Model model.json */
 /** @typedef {'empty' | 'none' | 'unsure' | 'sure'} State */

@@ -1,7 +1,6 @@
 // @ts-check
 // 'Wrong? Tell me': keeps what was drawn with the digit that a person says it was, and saves all of
 // it to a file on their own machine, in the form that evaluate, convert and train read.
-'use strict';
 
 /** @type {{digit: number, strokes: {width: number, points: number[][]}[]}[]} digit -1: none */
 const told = [];

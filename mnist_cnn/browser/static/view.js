@@ -1,6 +1,5 @@
 // @ts-check
 // What is to be seen and heard: the strokes, the answer, the bars, the number, the announcement.
-'use strict';
 
 const REST = 700; // milliseconds without a change, and the pen up, until the answer is announced
 
