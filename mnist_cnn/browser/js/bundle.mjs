@@ -5,7 +5,8 @@ import {createRequire} from 'node:module';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 
-const OWN = ['./bundle.mjs', './layers.mjs'].map((name) => fileURLToPath(new URL(name, import.meta.url)));
+const OWN = ['./bundle.mjs', './layers.mjs'].map(
+  (name) => fileURLToPath(new URL(name, import.meta.url)));
 const NODE = ['fs', 'path', 'worker_threads', 'perf_hooks', 'os', 'crypto', 'util', 'ws'];
 // Of TensorFlow.js: what is imported for what it does. Its package claims that of many more.
 const EFFECTS = /dist.flags\.js$/;
@@ -78,7 +79,8 @@ async function alike(modules, code, model, weightData, shape) {
   const answer = async (tf) => {
     await tf.setBackend('cpu');
     const weightSpecs = model.weightsManifest.flatMap((group) => group.weights);
-    const loaded = await tf.loadLayersModel({load: async () => ({...model, weightSpecs, weightData})});
+    const source = {...model, weightSpecs, weightData};
+    const loaded = await tf.loadLayersModel({load: async () => source});
     const values = Float32Array.from({length: 4 * 28 * 28}, (_, i) => Math.sin(i * i));
     return loaded.predict(tf.tensor(values, [4, ...shape])).dataSync();
   };

@@ -1,6 +1,6 @@
-// The recipes' layers as a back end of TensorFlow.js, under the names that the page calls. Nearly all
-// of tfjs-layers and of tfjs-backend-cpu is for training and for other layers, and a phone takes long
-// to read it. bundle.mjs takes this only for a model that the whole library answers alike.
+// The recipes' layers as a back end of TensorFlow.js, under the names that the page calls. Nearly
+// all of tfjs-layers and of tfjs-backend-cpu is for training and for other layers, and a phone is
+// long at reading it. bundle.mjs takes this only for a model that the whole library answers alike.
 import '@tensorflow/tfjs-core/dist/flags';
 import {ENGINE} from '@tensorflow/tfjs-core/dist/engine';
 import {decodeWeights} from '@tensorflow/tfjs-core/dist/io/io_utils';
@@ -11,8 +11,9 @@ export const setBackend = (name) => ENGINE.setBackend(name);
 export const findBackendFactory = (name) => ENGINE.findBackendFactory(name);
 
 // Values stand for themselves: nothing is copied, and nothing has to be freed.
-ENGINE.registerBackend('cpu', () => (
-  {write: (values) => values, readSync: (values) => values, disposeData: () => true, numDataIds: () => 0}));
+const same = (values) => values;
+ENGINE.registerBackend('cpu', () =>
+  ({write: same, readSync: same, disposeData: () => true, numDataIds: () => 0}));
 ENGINE.ENV.setPlatform('browser', {isTypedArray: ArrayBuffer.isView});
 
 // Where a filter stands: `starts` are the first values under it, of lines of `length` `line` apart.
@@ -27,8 +28,8 @@ function places([images, height, width, channels], [tall, wide], [down, across])
   return {shape: [images, rows, columns], starts, line: width * channels, length: wide * channels};
 }
 
-// The values that are not 0 with their indices times `filters`, and how many stand before each index.
-// Most of a drawing is 0, and half of what a ReLU leaves.
+// The values that are not 0 with their indices times `filters`, and how many stand before each
+// index. Most of a drawing is 0, and half of what a ReLU leaves.
 function sparse(given, filters) {
   const [values, indices] = [new Float64Array(given.length), new Int32Array(given.length)];
   const before = new Int32Array(given.length + 1);
@@ -115,8 +116,8 @@ function softmax({shape, values}) {
 
 // By class: its options and its weights by name, to a function from {shape, values} to the next.
 const LAYERS = {
-  InputLayer: () => (x) => x,
-  Dropout: () => (x) => x,
+  InputLayer: () => same,
+  Dropout: () => same,
   Flatten: () => ({shape: [images], values}) => // to one pixel
     ({shape: [images, 1, 1, values.length / images], values}),
   ReLU: () => (x) => ({...x, values: x.values.map((value) => Math.max(0, value))}),
@@ -124,11 +125,13 @@ const LAYERS = {
     const filters = shape[3];
     if (filters < 8) throw new Error('fewer than eight filters');
     const layer = {shape, strides, tall: shape[0], filters, weights: values,
-      bias: bias?.values ?? new Float32Array(filters), least: activation === 'relu' ? 0 : -Infinity};
-    return activation === 'softmax' ? (x) => softmax(convolution(x, layer)) : (x) => convolution(x, layer);
+      bias: bias?.values ?? new Float32Array(filters),
+      least: activation === 'relu' ? 0 : -Infinity};
+    const act = activation === 'softmax' ? softmax : same;
+    return (x) => act(convolution(x, layer));
   },
-  Dense: ({activation}, {kernel: {shape, values}, bias}) => LAYERS.Conv2D({strides: [1, 1], activation},
-    {kernel: {shape: [1, 1, ...shape], values}, bias}),
+  Dense: ({activation}, {kernel: {shape, values}, bias}) => LAYERS.Conv2D(
+    {strides: [1, 1], activation}, {kernel: {shape: [1, 1, ...shape], values}, bias}),
   MaxPooling2D: ({pool_size, strides}) => (x) => pooling(x, pool_size, strides),
   BatchNormalization({epsilon}, {gamma, beta, moving_mean: mean, moving_variance: variance}) {
     const factors = gamma.values.map((value, i) => value / Math.sqrt(variance.values[i] + epsilon));
@@ -149,15 +152,16 @@ registerKernel({kernelName: 'Layers', backendName: 'cpu', kernelFunc({inputs: {x
 // Of a sequential model; `source.load` gives its model.json, its weights and their names.
 export async function loadLayersModel(source) {
   const {modelTopology, weightSpecs, weightData} = await source.load();
+  const decoded = decodeWeights(weightData, weightSpecs);
   const weights = {};
-  for (const [path, {shape, dataId: values}] of Object.entries(decodeWeights(weightData, weightSpecs))) {
+  for (const [path, {shape, dataId: values}] of Object.entries(decoded)) {
     const [layer, weight] = path.split('/');
     (weights[layer] ??= {})[weight] = {shape, values};
   }
   const steps = modelTopology.model_config.config.layers.map(({class_name, config}) => {
-    const {name, padding = 'valid', activation = 'linear', max_value, negative_slope, threshold} = config;
+    const {name, padding = 'valid', activation = 'linear', ...rest} = config;
     if (padding !== 'valid' || !['linear', 'relu', 'softmax'].includes(activation)
-      || max_value || negative_slope || threshold) throw new Error(`${name} is no layer of a recipe`);
+      || rest.max_value || rest.negative_slope || rest.threshold) throw new Error(name);
     return LAYERS[class_name](config, weights[name]);
   });
   return {predict: (x) => ENGINE.runKernel('Layers', {x}, {steps})};

@@ -1,9 +1,9 @@
 // The page where a person draws a digit: node write_page.mjs MODULES FOLDER SETTINGS
 //
-// Adds digits.html, all in one file, and index.html for a server to FOLDER, which holds model.json and
-// its shards. SETTINGS: a JSON file {temperature, sure_from, none_below, adapter: {shape, low, high,
-// output}, network: which it is, for people}. TensorFlow.js comes from MODULES, the page's own files
-// from ../static. Nothing is fetched from elsewhere, and a Content-Security-Policy forbids it.
+// Adds digits.html, all in one file, and index.html for a server to FOLDER, which holds model.json
+// and its shards. SETTINGS: a JSON file {temperature, sure_from, none_below, adapter: {shape, low,
+// high, output}, network: which it is, for people}. TensorFlow.js comes from MODULES, the page's
+// own files from ../static. Nothing is fetched from elsewhere: a Content-Security-Policy says so.
 import {createHash} from 'node:crypto';
 import {copyFileSync, readFileSync, writeFileSync} from 'node:fs';
 import {dirname, join} from 'node:path';
@@ -21,7 +21,8 @@ const [modules, folder, settingsFile] = process.argv.slice(2);
 const page = join(dirname(fileURLToPath(import.meta.url)), '../static');
 
 const own = (name) => readFileSync(join(page, name), 'utf8');
-const joined = (names) => minified(modules, names.map((name) => own(`${name}.js`)).join('\n'), 'js');
+const joined = (names) =>
+  minified(modules, names.map((name) => own(`${name}.js`)).join('\n'), 'js');
 const style = minified(modules, own('style.css'), 'css');
 
 const model = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
@@ -29,13 +30,13 @@ const paths = model.weightsManifest.flatMap((group) => group.paths);
 const shards = Buffer.concat(paths.map((path) => readFileSync(join(folder, path))));
 const settings = {...JSON.parse(readFileSync(settingsFile, 'utf8')), format: model.format, model,
   weights: shards.toString('base64')};
-const weights = new Uint8Array(shards).buffer;
-const {served, single, wasm, notices} = await library(modules, model, weights, settings.adapter.shape);
+const {served, single, wasm, notices} = await library(
+  modules, model, new Uint8Array(shards).buffer, settings.adapter.shape);
 writeFileSync(join(folder, 'THIRD_PARTY.txt'), notices);
 
-// All stands in the page, so that it works from a file too, and begins without waiting for others. The
-// worker is a text, for a file cannot start one from another file. What is long stands first: behind
-// it the browser shows the page and runs its script in one go, else it lays out twice.
+// All stands in the page, so that it works from a file too, and begins without waiting for others.
+// The worker is a text, for a file cannot start one from another file. What is long stands first:
+// behind it the browser shows the page and runs its script in one go, else it lays out twice.
 const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 function write(name, code, policy) {
   const [worker, library, script] = [joined(WORKER), code, joined(OWN)].map(
@@ -53,6 +54,5 @@ function write(name, code, policy) {
 write('digits.html', single, '');
 // What a server gives may fetch WebAssembly, in which the whole TensorFlow.js is fast.
 write('index.html', served, wasm ? " 'wasm-unsafe-eval'; connect-src 'self'" : '');
-for (const name of wasm ? BINARIES : []) {
-  copyFileSync(join(modules, 'node_modules/@tensorflow/tfjs-backend-wasm/dist', name), join(folder, name));
-}
+const binaries = join(modules, 'node_modules/@tensorflow/tfjs-backend-wasm/dist');
+for (const name of wasm ? BINARIES : []) copyFileSync(join(binaries, name), join(folder, name));

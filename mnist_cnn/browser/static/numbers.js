@@ -23,7 +23,8 @@ const LEAST = -1.5; // logarithm of the confidence; nothing counts as less
 /** @param {Group} a @param {Group} b @returns {Group} both as one */
 function joined(a, b) {
   const strokes = [...a.strokes, ...b.strokes].sort((one, other) => one - other);
-  return {strokes, box: bounds([a, b].map(({box}) => [[box.left, box.top], [box.right, box.bottom]]))};
+  const corners = [a, b].map(({box}) => [[box.left, box.top], [box.right, box.bottom]]);
+  return {strokes, box: bounds(corners)};
 }
 
 /** @param {Group} group @returns {number} */
@@ -35,7 +36,7 @@ const gap = ({box: a}, {box: b}) => Math.max(a.left, b.left) - Math.min(a.right,
 /** @param {Group} a @param {Group} b @returns {number} down, below 0 where they overlap */
 const drop = ({box: a}, {box: b}) => Math.max(a.top, b.top) - Math.min(a.bottom, b.bottom);
 
-/** @param {Group} a @param {Group} b @param {number} height @returns {number} share of the narrower */
+/** @param {Group} a @param {Group} b @param {number} height @returns {number} of the narrower */
 const overlap = (a, b, height) =>
   -gap(a, b) / Math.max(NARROW * height, Math.min(...[a, b].map(({box}) => box.right - box.left)));
 
@@ -58,7 +59,7 @@ function inRows(strokes, height) {
       -drop(stroke, other) > 0.5 * Math.min(tall(stroke), tall(other))));
     rows = [...rows.filter((row) => !near.includes(row)), [stroke, ...near.flat()]];
   }
-  const away = (/** @type {Group[]} */ row, /** @type {Group} */ one) => drop(row.reduce(joined), one);
+  const away = (/** @type {Group[]} */ row, /** @type {Group} */ a) => drop(row.reduce(joined), a);
   for (const stroke of strokes.filter(low)) {
     const [nearest] = [...rows].sort((a, b) => away(a, stroke) - away(b, stroke));
     if (nearest) nearest.push(stroke);
@@ -84,7 +85,7 @@ function digitsOf(row, height, reads) {
     const others = digits.filter((digit) => digit !== part);
     const [nearest] = others.sort((a, b) => gap(a, part) - gap(b, part));
     if (!nearest || gap(nearest, part) > APART * height) continue;
-    digits = [...digits.filter((digit) => digit !== part && digit !== nearest), joined(nearest, part)];
+    digits = [...others.filter((digit) => digit !== nearest), joined(nearest, part)];
   }
   return digits.sort(({box: a}, {box: b}) => a.left + a.right - b.left - b.right);
 }

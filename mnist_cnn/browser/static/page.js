@@ -4,7 +4,8 @@
 const TITLES = {digit: 'Draw a digit', number: 'Write a number', picture: 'Read a picture'};
 
 /** @type {Settings} */
-const settings = {...JSON.parse(element('settings').textContent), base: new URL('.', location.href).href};
+const settings = JSON.parse(element('settings').textContent);
+settings.base = new URL('.', location.href).href;
 const pad = element('pad');
 const reader = new Reader(settings);
 // The pen's width, of the pad's shorter side, is finer for the smaller digits of a number.
@@ -18,7 +19,7 @@ let mode = 'digit';
 let waiting = false;
 
 /** @param {string} name @returns {any} the value of the choice */
-const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.getAttribute('value');
+const chosen = (name) => document.querySelector(`[name=${name}]:checked`)?.getAttribute('value');
 
 function changed() {
   if (waiting || mode === 'picture') return;

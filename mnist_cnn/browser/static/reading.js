@@ -6,8 +6,8 @@
 /** @typedef {{state: State, digit: number, share: number, shares: number[]}} Answer */
 /** @typedef {{low: number, high: number, shape: number[], output: string}} Adapter */
 /** @typedef {{temperature: number, sure_from: number, none_below: number}} Limits of confidence */
-/** @typedef {{format: string, model: Model, weights: string, adapter: Adapter, network: string}} Network */
-/** @typedef {Network & Limits & {base: string}} Settings base: the page's folder, unknown to a worker */
+/** @typedef {{format: string, model: Model, weights: string, adapter: Adapter}} Network */
+/** @typedef {Network & Limits & {network: string, base: string}} Settings base: its folder */
 
 class Reader {
   /** @type {any} of TensorFlow.js, null until it is loaded */
@@ -43,7 +43,7 @@ class Reader {
     throw reason;
   }
 
-  /** @param {(Float32Array | null)[]} pictures 28 × 28 each, in 0..1; null: all 0 @returns {Answer[]} */
+  /** @param {(Float32Array | null)[]} pictures 28 × 28 in 0..1; null: all 0 @returns {Answer[]} */
   read(pictures) {
     const {low, high, shape} = this.settings.adapter;
     const values = new Float32Array(28 * 28 * pictures.length);
@@ -57,7 +57,8 @@ class Reader {
    * @param {number[]} outputs @returns {Answer} */
   judged(outputs) {
     const {adapter, temperature, sure_from, none_below} = this.settings;
-    const logs = adapter.output === 'logits' ? outputs : outputs.map((p) => Math.log(Math.max(p, 1e-12)));
+    const log = (/** @type {number} */ p) => Math.log(Math.max(p, 1e-12));
+    const logs = adapter.output === 'logits' ? outputs : outputs.map(log);
     const largest = Math.max(...logs);
     const powers = logs.map((value) => Math.exp((value - largest) / temperature));
     const sum = powers.reduce((a, b) => a + b);

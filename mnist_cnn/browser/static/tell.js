@@ -7,8 +7,9 @@ const told = [];
 
 /** @param {Stroke[]} strokes @param {number} digit */
 function tell(strokes, digit) {
-  told.push({digit, strokes: strokes.map(({width, points}) =>
-    ({width, points: points.map((point) => point.map((value) => Math.round(1000 * value) / 1000))}))});
+  const rounded = (/** @type {Point} */ point) => point.map((at) => Math.round(1000 * at) / 1000);
+  const kept = strokes.map(({width, points}) => ({width, points: points.map(rounded)}));
+  told.push({digit, strokes: kept});
   URL.revokeObjectURL(element('save').href);
   const href = URL.createObjectURL(new Blob([JSON.stringify({drawings: told})]));
   const textContent = `Save ${told.length} drawing${told.length > 1 ? 's' : ''}`;

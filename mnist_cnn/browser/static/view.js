@@ -35,8 +35,9 @@ function paint(pad, strokes, cursor) {
     context.beginPath();
     points.forEach(([x, y], i) => {
       const [nextX, nextY] = points[i + 1] ?? [x, y];
-      if (i) context.quadraticCurveTo(x * side, y * side, (x + nextX) / 2 * side, (y + nextY) / 2 * side);
-      else context.moveTo(x * side, y * side);
+      const half = side / 2;
+      if (!i) context.moveTo(x * side, y * side);
+      else context.quadraticCurveTo(x * side, y * side, (x + nextX) * half, (y + nextY) * half);
     });
     context.stroke();
   }
@@ -73,13 +74,15 @@ function showAnswer(answer) {
     unsure: `Not sure. Perhaps ${named}?`,
     sure: `This is ${named}.`,
   }[state];
-  Object.assign(element('answer').dataset, {state, digit, probability: answer?.share.toFixed(4) ?? ''});
+  const probability = answer?.share.toFixed(4) ?? '';
+  Object.assign(element('answer').dataset, {state, digit, probability});
   element('big').textContent = digit;
   element('words').textContent = words;
   element('share').textContent = digit && answer ? `${percent(answer.share)} certain` : '';
   [...element('bars').children].forEach((item, i) => {
     const [track, words] = item.children;
-    track.firstChild.style.transform = `translateY(${100 - Math.round(100 * (answer?.shares[i] ?? 0))}%)`;
+    const share = Math.round(100 * (answer?.shares[i] ?? 0));
+    track.firstChild.style.transform = `translateY(${100 - share}%)`;
     words.textContent = answer ? `: ${percent(answer.shares[i])}` : '';
     item.classList.toggle('winner', digit === String(i));
   });
