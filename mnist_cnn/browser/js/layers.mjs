@@ -106,6 +106,15 @@ function pooling({shape: given, values}, size, strides) {
   return {shape: [...shape, channels], values: largest};
 }
 
+function scaled(values, factors, shifts, least) {
+  const found = new Float32Array(values.length);
+  for (let i = 0; i < found.length; i++) {
+    const channel = i % factors.length;
+    found[i] = Math.max(least, values[i] * factors[channel] + shifts[channel]);
+  }
+  return found;
+}
+
 function softmax({shape, values}) {
   const size = shape[3];
   const powers = Float64Array.from(values, (value) => Math.exp(value));
@@ -120,7 +129,7 @@ const LAYERS = {
   Dropout: () => same,
   Flatten: () => ({shape: [images], values}) => // to one pixel
     ({shape: [images, 1, 1, values.length / images], values}),
-  ReLU: () => (x) => ({...x, values: x.values.map((value) => Math.max(0, value))}),
+  ReLU: () => ({shape, values}) => ({shape, values: scaled(values, [1], [0], 0)}),
   Conv2D({strides, activation}, {kernel: {shape, values}, bias}) {
     const filters = shape[3];
     if (filters < 8) throw new Error('fewer than eight filters');
@@ -136,9 +145,7 @@ const LAYERS = {
   BatchNormalization({epsilon}, {gamma, beta, moving_mean: mean, moving_variance: variance}) {
     const factors = gamma.values.map((value, i) => value / Math.sqrt(variance.values[i] + epsilon));
     const shifts = beta.values.map((value, i) => value - mean.values[i] * factors[i]);
-    const size = factors.length;
-    return ({shape, values}) =>
-      ({shape, values: values.map((value, i) => value * factors[i % size] + shifts[i % size])});
+    return ({shape, values}) => ({shape, values: scaled(values, factors, shifts, -Infinity)});
   },
 };
 

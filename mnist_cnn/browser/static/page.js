@@ -37,7 +37,7 @@ function changed() {
     const started = performance.now();
     const answer = picture && reader.read([picture])[0];
     if (answer) element('answer').dataset.milliseconds = (performance.now() - started).toFixed(2);
-    const words = mode === 'digit' ? showAnswer(answer) : number();
+    const words = mode === 'digit' ? showAnswer(answer, Boolean(ink.drawing)) : number();
     if (ink.drawing) clearTimeout(resting);
     else announce(words);
   });

@@ -63,8 +63,9 @@ function percent(share) {
   return share > 0.9995 ? 'over 99.9\u00a0%' : `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
-/** @param {Answer | null} answer null: there is no ink @returns {string} what it says */
-function showAnswer(answer) {
+/** @param {Answer | null} answer null: there is no ink @param {boolean} drawing
+ * @returns {string} what it says */
+function showAnswer(answer, drawing) {
   const state = answer?.state ?? 'empty';
   const digit = !answer || state === 'none' ? '' : String(answer.digit);
   const named = `${digit === '8' ? 'an' : 'a'} ${digit}`;
@@ -83,7 +84,7 @@ function showAnswer(answer) {
     const [track, words] = item.children;
     const share = Math.round(100 * (answer?.shares[i] ?? 0));
     track.firstChild.style.transform = `translateY(${100 - share}%)`;
-    words.textContent = answer ? `: ${percent(answer.shares[i])}` : '';
+    if (!drawing) words.textContent = answer ? `: ${percent(answer.shares[i])}` : ''; // to be heard
     item.classList.toggle('winner', digit === String(i));
   });
   return words;
