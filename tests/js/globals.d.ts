@@ -3,4 +3,3 @@ declare const tf: any;
 declare const module: any;
 // In a worker.
 declare const WorkerGlobalScope: unknown;
-declare function importScripts(address: string): void;

@@ -137,9 +137,8 @@ function pictureOf(parts, {left, right, top, bottom}, ink) {
 if (typeof WorkerGlobalScope === 'function') {
   /** @type {Promise<Reader>} */
   let loading;
-  addEventListener('message', async ({data: {settings, library, taken, looked}}) => {
+  addEventListener('message', async ({data: {settings, taken, looked}}) => {
     try {
-      if (library) importScripts(library);
       if (settings) loading = Promise.resolve(new Reader(settings)).then((one) => one.load().then(() => one));
       const reader = await loading;
       if (looked) {
