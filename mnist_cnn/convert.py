@@ -89,7 +89,7 @@ def _try(samples: proof.Samples, into: Path, quantize: str, how: dict, final: bo
             tfjs.write(samples.model, folder, folder.name, **how)
         found = tfjs.answers([(folder, samples.inputs) for folder in folders])
         pairs = zip(folders, found, strict=True)
-        rows = [proof.judge(folder, samples, one, folder.name == "none") for folder, one in pairs]
+        rows = [proof.judge(a, samples, one, a.name == "none", **how) for a, one in pairs]
         return pd.DataFrame(rows, index=list(widths))
     except Exception as error:  # whatever Keras, TensorFlow and the converter raise
         if final or isinstance(error, OSError):  # the disk

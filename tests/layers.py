@@ -236,6 +236,17 @@ TABLE = {
         "",
         "",
     ),
+    "GRU, LSTM, open lengths": (
+        lambda: stack(
+            L.Masking(),
+            L.Bidirectional(L.GRU(4, return_sequences=True, reset_after=False)),
+            L.LSTM(3, return_sequences=True),
+            L.SimpleRNN(2),
+            shape=(None, 3),
+        ),
+        "",
+        "",
+    ),
     "LSTM, activations": (
         lambda: sequence(L.LSTM(4, activation="relu", recurrent_activation="tanh")),
         "",
@@ -261,6 +272,16 @@ TABLE = {
         "",
         "",
     ),
+    "TimeDistributed, LSTM, return_sequences": (
+        lambda: on((4, 5, 3))(L.TimeDistributed(L.LSTM(3, return_sequences=True))),
+        "",
+        "",
+    ),
+    "TimeDistributed, open length": (
+        lambda: stack(L.Dense(2), L.TimeDistributed(L.Dense(3), name="t"), shape=(None, 3)),
+        "",
+        "layer 't' (TimeDistributed",
+    ),
     "Bidirectional LSTM": (lambda: sequence(L.Bidirectional(L.LSTM(4))), "", ""),
     "Bidirectional GRU, return_sequences": (
         lambda: sequence(
@@ -283,6 +304,11 @@ TABLE = {
     "nested, shared, one name twice": (nested, "", ""),
     "outputs by name": (
         lambda: outputs(lambda x: {"cls": L.Dense(3)(x), "box": [L.Dense(2)(x), L.Dense(1)(x)]}),
+        "",
+        "",
+    ),
+    "one output twice": (
+        lambda: outputs(lambda x: [y := L.Dense(3)(x), stack(L.Dense(2), shape=(3,))(y), y, x]),
         "",
         "",
     ),
@@ -380,7 +406,7 @@ def converted(names, output_format, table=TABLE):
             models[name] = (folder, samples)
         for name, found in zip(models, tfjs.answers(jobs), strict=True):
             try:
-                proof.judge(*models[name], found, exactly=True)
+                proof.judge(*models[name], found, True, output_format=output_format)
             except UserError as error:
                 said[name] = str(error)
     return said

@@ -14,6 +14,7 @@ from tests.layers import FORMATS, GRAPH, TABLE, L, keras, stack
 # What only a graph can do, loops, random layers and several outputs; the rest is slow.
 AS_GRAPH = [
     *("Conv2DTranspose, output_padding", "Conv3DTranspose", "Conv2D in groups", "Subtract"),
+    *("GRU, LSTM, open lengths", "TimeDistributed, open length", "one output twice"),
     *("GRU", "LSTM, return_sequences", "Embedding, integers, LSTM behind a mask", "RandomFlip"),
     *("outputs by name", "GroupNormalization", "MultiHeadAttention", "Resizing", "Dense, tanh"),
     *("gelu, hard_silu", "Dense, softsign", "LSTM, stateful", "large weights"),

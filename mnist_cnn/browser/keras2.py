@@ -145,6 +145,12 @@ def topology(model: Any) -> dict[str, Any]:
         kind, config = layer["class_name"], layer["config"]
         for end in {"input_layers", "output_layers"} & config.keys():
             config[end] = list(_tensors(config[end], shifted))
+        for index, end in enumerate(config.get("output_layers", ())):
+            if end in config["output_layers"][:index]:  # predict loses all of it but the last
+                named = {"name": f"{end[0]}_output_{index}"}
+                copy = {"class_name": "Activation", "config": named | {"activation": "linear"}}
+                config["layers"].append(copy | named | {"inbound_nodes": [[[*end, {}]]]})
+                config["output_layers"][index] = [named["name"], 0, 0]
         if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one
             inner = config["layer"]["config"]
             inner["name"] = inner["name"].removeprefix("forward_")

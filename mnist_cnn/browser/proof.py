@@ -1,8 +1,10 @@
 """The proof that TensorFlow.js answers as Keras does: the inputs, the comparison, the culprit."""
 
+import bisect
 import gzip
 import math
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +151,10 @@ def compare(
     return difference, relative, same
 
 
-def judge(folder: Path, samples: Samples, found: dict[str, Any], exactly: bool) -> dict[str, float]:
-    """Figures of the files in `folder`, of which TensorFlow.js answered `found`.
+def judge(
+    folder: Path, samples: Samples, found: dict[str, Any], exactly: bool, **how: Any
+) -> dict[str, float]:
+    """Figures of the files in `folder`, written as `how` says; TensorFlow.js answered `found`.
 
     `lost` is the accuracy lost on the validation examples or, without labels, the share of changed
     decisions. Raises UserError if the files do not answer, or, `exactly`, not as Keras does.
@@ -162,7 +166,7 @@ def judge(folder: Path, samples: Samples, found: dict[str, Any], exactly: bool) 
     except UserError as error:
         names = found.get("layers", [])
         known = [one for name in names for one in every(samples.model) if one.name == name]
-        known += () if names else _first_different(folder, samples)
+        known += () if names else _first_different(samples, **how)
         what = described(known[0]) if known else f"layer {names[0]!r}" if names else "the model"
         raise UserError(f"{what} is not the same in TensorFlow.js: {error}") from None
     decide, rest = slice(samples.validation), slice(samples.validation, None)
@@ -184,14 +188,21 @@ def judge(folder: Path, samples: Samples, found: dict[str, Any], exactly: bool) 
     return figures
 
 
-def _first_different(folder: Path, samples: Samples) -> Iterator[Any]:
-    model = samples.model
-    inputs = [array[:8] for array in samples.inputs]
+def _first_different(samples: Samples, **how: Any) -> list[Any]:
+    """The layer up to which all answers are the same, if not all layers answer the same."""
+    model, inputs = samples.model, [array[:8] for array in samples.inputs]
     tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
-    (found,) = tfjs.answers([(folder, inputs)], [layer.name for layer in model.layers])
-    expected = answers(library(model).Model(model.inputs, tensors), inputs)
-    for layer, one, other in zip(model.layers, expected, found["outputs"], strict=False):
-        try:
-            compare([one], [other])
-        except UserError:
-            yield layer
+
+    def differs(count: int) -> bool:
+        part = library(model).Model(model.inputs, tensors[:count])
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                tfjs.write(part, Path(scratch), **how)
+                (found,) = tfjs.answers([(Path(scratch), inputs)])
+                compare(answers(part, inputs), found["outputs"])
+            except UserError:
+                return True
+        return False
+
+    at = bisect.bisect_left(range(1, len(tensors) + 1), True, key=differs)
+    return model.layers[at : at + 1]

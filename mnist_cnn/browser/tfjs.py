@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 
 FUSED = {b"BiasAdd", b"Relu", b"Relu6", b"Elu", b"LeakyRelu", b"Sigmoid"}  # by TensorFlow.js
 LARGE = 2**16  # numbers in a weight
-run_grappler = converter._run_grappler
+run_grappler, tensor_array = converter._run_grappler, tf.TensorArray
 FORMATS = ("tfjs_layers_model", "tfjs_graph_model")
 QUANTIZE = ("none", "float16", "uint16", "uint8")
 
@@ -84,11 +84,7 @@ def packed(model: keras.Model, inputs: Sequence) -> Any:
 
 def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     """What model.json says of a graph, and the group of its weights."""
-    # TensorFlow.js frees what a loop collects before it is read: no loop where that is needed.
     for layer in keras2.every(model):
-        for part in {getattr(layer, f"{way}_layer", layer) for way in ("forward", "backward")}:
-            if getattr(part, "return_sequences", False):
-                part.unroll = None not in keras2.first_input(layer).shape[1:]
         if type(layer).__name__ == "LayerNormalization":
             layer._fused = False  # Keras 2 has a BatchNormalization in training do it
     # Constants are copied some fifteen times on the way: large ones are inputs until the end.
@@ -132,13 +128,38 @@ def _traced(model: keras.Model, large: dict[str, Any]) -> Any:
         try:
             for part, key, variable in held:
                 part[key] = new[id(variable)]
-            with patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x)):
+            with (
+                patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x)),
+                patch.object(tf, "TensorArray", _array),
+                patch.object(tf.compat.v2, "TensorArray", _array),
+            ):
                 return tf.nest.flatten(model(packed(model, given[: len(ends)]), training=False))
         finally:
             for part, key, variable in held:
                 part[key] = variable
 
     return serve.get_concrete_function()
+
+
+def _array(dtype: Any, size: Any, element_shape: Any = None, **options: Any) -> Any:
+    """A TensorArray; for what a recurrent layer puts out, a tensor that grows step by step.
+
+    TensorFlow.js frees what a loop writes to a TensorArray before it is read.
+    """
+
+    class Grown(NamedTuple):  # which a loop takes as a variable
+        values: Any
+
+        def write(self, step: Any, value: Any) -> Any:
+            before = [] if isinstance(step, int) else [self.values]  # only the last is kept
+            return Grown(tf.concat([*before, tf.reshape(value, [-1])], 0))
+
+        def stack(self) -> Any:
+            return tf.reshape(self.values, [size, -1, *element_shape[1:]])
+
+    if element_shape is None:
+        return tensor_array(dtype, size, **options)
+    return Grown(tf.compat.v1.placeholder_with_default(tf.zeros([0], dtype), [None]))
 
 
 def _optimized(config: Any, *graph: Any) -> Any:
@@ -164,14 +185,12 @@ def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Except
     return UserError(f"{what} needs {kind}, which TensorFlow.js does not have")
 
 
-def answers(
-    jobs: Sequence[tuple[Path, list[np.ndarray]]], layers: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def answers(jobs: Sequence[tuple[Path, list[np.ndarray]]]) -> list[dict[str, Any]]:
     """Load the files of each folder in real TensorFlow.js, all in one process of Node, and answer.
 
-    Each job has a folder and the inputs (n, ...). An answer is what the model or its `layers` put
-    out, {outputs: float32 (n, ...) each, seconds_per_example (warm)}, or {error, layers}, the names
-    of the layers that it was in, the innermost first.
+    Each job has a folder and the inputs (n, ...). An answer is {outputs: float32 (n, ...) each,
+    seconds_per_example (warm)}, or {error, layers}, the names of the layers that it was in, the
+    innermost first.
     """
     with tempfile.TemporaryDirectory() as scratch:
         told: list[dict[str, Any]] = []
@@ -180,7 +199,7 @@ def answers(
             told.append(job | {"shapes": [array.shape[1:] for array in arrays]})
             for index, array in enumerate(arrays):
                 Path(f"{job['files']}-in{index}.f32").write_bytes(array.astype("<f4").tobytes())
-        content = {"modules": str(node.modules()), "jobs": told, "layers": list(layers)}
+        content = {"modules": str(node.modules()), "jobs": told}
         Path(scratch, "jobs.json").write_text(json.dumps(content))
         found = json.loads(node.run("answer.mjs", f"{scratch}/jobs.json"))
         for job, answer in zip(told, found, strict=True):

@@ -1,15 +1,14 @@
 // Real TensorFlow.js answers: node answer.mjs JOBS.json
 //
-// JOBS: {modules, jobs: [{folder, files, shapes: one an input, count}], layers}.
+// JOBS: {modules, jobs: [{folder, files, shapes: one an input, count}]}.
 // Inputs are raw float32 files of `count` examples each, `files` + "-in0.f32", "-in1.f32", ...
-// The answers are written likewise, "-out0.f32", ...; with names in `layers`, what those layers put
-// out instead of what the model does. Standard output gets one line of JSON, a list with one
-// object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
+// The answers are written likewise, "-out0.f32", ... Standard output gets one line of JSON, a list
+// with one object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
 import {readFileSync, statSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
 
-const {modules, jobs, layers} = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+const {modules, jobs} = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const require = createRequire(join(modules, 'here.js'));
 const tf = require('@tensorflow/tfjs');
 require('@tensorflow/tfjs-backend-wasm');
@@ -73,7 +72,6 @@ const saved = (folder) => ({
 async function load(folder) {
   const {format, modelTopology} = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
   if (format === 'graph-model') {
-    if (layers.length) throw new Error('a graph has no layers');
     const model = await tf.loadGraphModel(saved(folder));
     return {model, run: async (batch) => {
       try {
@@ -85,14 +83,10 @@ async function load(folder) {
     }};
   }
   check(modelTopology.model_config);
-  let model = await tf.loadLayersModel(saved(folder)).catch((error) => {
+  const model = await tf.loadLayersModel(saved(folder)).catch((error) => {
     const [, layer] = /no target variable: ([^/]+)/.exec(error.message) ?? [];
     throw layer ? Object.assign(error, {layers: [layer]}) : error;
   });
-  if (layers.length) {
-    const outputs = layers.map((name) => model.getLayer(name).inboundNodes.at(-1).outputTensors[0]);
-    model = tf.model({inputs: model.inputs, outputs});
-  }
   return {model, run: async (batch) => model.predict(batch)};
 }
 
