@@ -73,9 +73,8 @@ def _samples(network: Any, source: registry.ModelRef, inputs: str | None) -> pro
         adapter = Adapter() if "recipe" in source.tags else fitted(network, validation)
         if adapter.accuracy >= CLEARLY:
             images = [adapter.inputs(np.concatenate([validation.x, test.x]))]
-            labels = np.concatenate([validation.y, test.y])
-            expected = proof.answers(network, images, 500)
-            return proof.Samples(network, images, expected, labels, len(validation), adapter)
+            known = np.concatenate([validation.y, test.y]), len(validation), adapter
+            return proof.Samples(network, images, proof.answers(network, images, 500), *known)
         print(f"It reads {adapter.accuracy:.0%} of some MNIST images: taken for another task.")
     return proof.drawn(network)
 
@@ -85,9 +84,12 @@ def _try(samples: proof.Samples, into: Path, quantize: str, how: dict, final: bo
     widths = tfjs.QUANTIZE if quantize == "auto" else (quantize,)
     folders = [into / width for width in widths]
     try:
-        for folder in folders:
-            tfjs.write(samples.model, folder, folder.name, **how)
-        found = tfjs.answers([(folder, samples.inputs) for folder in folders])
+        try:
+            for folder in folders:
+                tfjs.write(samples.model, folder, folder.name, **how)
+            found = tfjs.answers([(folder, samples.inputs) for folder in folders])
+        except UserError as error:
+            found = [{"error": str(error)}] * len(folders)
         pairs = zip(folders, found, strict=True)
         rows = [proof.judge(a, samples, one, a.name == "none", **how) for a, one in pairs]
         return pd.DataFrame(rows, index=list(widths))
@@ -114,19 +116,16 @@ def _choose(tried: pd.DataFrame, quantize: str, most: float) -> str:
     return quantize
 
 
-def _add_page(
-    folder: Path, samples: proof.Samples, recorded: Any, source: registry.ModelRef, figures: dict
-) -> dict[str, float]:
+def _add_page(folder: Path, samples: Any, recorded: Any, source: Any, figures: dict) -> dict:
     """Add the page to the files in `folder`; metrics of the drawings, misread ones are logged."""
-    adapter, labels = samples.adapter, samples.labels
-    assert adapter is not None and labels is not None
+    adapter = samples.adapter
 
     def predict(images: np.ndarray) -> np.ndarray:
         (found,) = tfjs.answers([(folder, [adapter.inputs(images)])])
         return adapter.probabilities(found["outputs"][0])
 
     decide = slice(samples.validation)
-    validation = labels[decide], adapter.probabilities(samples.expected[0][decide])
+    validation = samples.labels[decide], adapter.probabilities(samples.expected[0][decide])
     known, metrics, misread = certainty.read_drawings(predict, recorded, validation)
     mlflow.log_figure(misread, "misread_drawings.png")
     network = f"{source.tags.get('recipe', 'model')}: {Path(str(source)).name}"

@@ -344,7 +344,7 @@ TABLE = {
     "Dense, softsign": (
         lambda: stack(L.Dense(3, "softsign", name="first"), L.Dense(2, name="first_1")),
         "",
-        "layer 'first' (Dense, activation='softsign', units=3) needs Softsign",
+        "layer 'first' (Dense, activation='softsign', units=3) is not the same",
     ),
     "identities": (
         lambda: stack(
@@ -390,7 +390,7 @@ def randomised(model):
 
 def converted(names, output_format, table=TABLE):
     """What convert says to the models of the table: "" or the refusal. One process of Node."""
-    said, jobs, models = dict.fromkeys(names, ""), [], {}
+    said, jobs, models = dict.fromkeys(names, ""), {}, {}
     with TemporaryDirectory() as scratch:
         for number, name in enumerate(names):
             try:
@@ -398,15 +398,16 @@ def converted(names, output_format, table=TABLE):
                 samples = proof.drawn(model)
                 folder = Path(scratch, str(number))
                 folder.mkdir()
+                models[name] = (folder, samples)
                 tfjs.write(model, folder, output_format=output_format)
+                jobs[name] = (folder, samples.inputs)
             except UserError as error:
                 said[name] = str(error)
-                continue
-            jobs.append((folder, samples.inputs))
-            models[name] = (folder, samples)
-        for name, found in zip(models, tfjs.answers(jobs), strict=True):
+        found = dict(zip(jobs, tfjs.answers(list(jobs.values())), strict=True))
+        for name, both in models.items():
             try:
-                proof.judge(*models[name], found, True, output_format=output_format)
+                answer = found.get(name, {"error": said[name]})
+                proof.judge(*both, answer, True, output_format=output_format)
             except UserError as error:
                 said[name] = str(error)
     return said

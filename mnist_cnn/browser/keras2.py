@@ -1,8 +1,4 @@
-"""A Keras model as TensorFlow.js 4.22 reads it: float32, its names, the topology of Keras 2.
-
-What TensorFlow.js has but fails at or does otherwise (Resizing, CenterCrop, CategoryEncoding,
-interpolated UpSampling2D, keepdims) is written as other layers; what it lacks the proof names.
-"""
+"""A Keras model as TensorFlow.js 4.22 reads it: float32, its names, the topology of Keras 2."""
 
 import inspect
 import json
@@ -32,6 +28,12 @@ def ready(model: Any) -> tuple[Any, bool]:
     """
     if not getattr(model, "inputs", None):
         raise UserError("the model has no known input: give it an Input, then save it again.")
+    if type(model).__name__ == "Functional":  # with plain lists, in which no tensor is twice
+        keras_, ends = library(model), list[Any]()
+        for end in model.outputs:
+            twice = any(end is other for other in ends)
+            ends.append(keras_.layers.Activation("linear")(end) if twice else end)
+        model = keras_.Model(model.inputs, ends, name=model.name)
     names: set[str] = set()
     before = model.to_json()
     for layer in (model, *every(model)):
@@ -76,7 +78,7 @@ def described(layer: Any) -> str:
 
 
 def lowered(layer: Any) -> Any:
-    """A layer, or for one of those above that has an equal, that: a Sequential of Keras 3."""
+    """A layer, or what equals one that TensorFlow.js does otherwise: a Sequential of Keras 3."""
     kind = type(layer).__name__
     found = LOWERED.get(kind, lambda layer: None)(layer)
     if not found and not IDENTITY.match(kind):
@@ -145,12 +147,6 @@ def topology(model: Any) -> dict[str, Any]:
         kind, config = layer["class_name"], layer["config"]
         for end in {"input_layers", "output_layers"} & config.keys():
             config[end] = list(_tensors(config[end], shifted))
-        for index, end in enumerate(config.get("output_layers", ())):
-            if end in config["output_layers"][:index]:  # predict loses all of it but the last
-                named = {"name": f"{end[0]}_output_{index}"}
-                copy = {"class_name": "Activation", "config": named | {"activation": "linear"}}
-                config["layers"].append(copy | named | {"inbound_nodes": [[[*end, {}]]]})
-                config["output_layers"][index] = [named["name"], 0, 0]
         if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one
             inner = config["layer"]["config"]
             inner["name"] = inner["name"].removeprefix("forward_")

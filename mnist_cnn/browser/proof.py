@@ -5,8 +5,10 @@ import gzip
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,10 @@ class Samples:
 
 def answers(model: Any, inputs: list[np.ndarray], batch: int = 32) -> list[np.ndarray]:
     """What Keras answers, float32 (n, ...) an output. Raises UserError for NaN and infinity."""
-    packed = tfjs.packed(model, inputs)
     if len(inputs[0]) <= batch:  # at once: predict would compile it first
-        outputs = model(packed, training=False)
+        outputs = model(inputs, training=False)
     else:
-        outputs = model.predict(packed, batch_size=batch, verbose=0)
+        outputs = model.predict(inputs, batch_size=batch, verbose=0)
     found = [np.asarray(output, np.float32) for output in tf.nest.flatten(outputs)]
     if not all(np.isfinite(output).all() for output in found):
         raise UserError("Keras answers with NaN or infinity, which proves nothing.")
@@ -94,10 +95,9 @@ def _first_layers(model: Any, tensor: Any) -> Iterator[Any]:
     for layer in model.layers:
         for node in layer._inbound_nodes:
             for position, one in enumerate(tf.nest.flatten(node.input_tensors)):
-                if one is tensor and hasattr(layer, "layers"):
-                    yield from _first_layers(layer, layer.inputs[position])
-                elif one is tensor:
-                    yield layer
+                if one is tensor:
+                    nested = hasattr(layer, "layers")
+                    yield from _first_layers(layer, layer.inputs[position]) if nested else [layer]
 
 
 def given(model: Any, path: str) -> Samples:
@@ -117,9 +117,7 @@ def given(model: Any, path: str) -> Samples:
         raise UserError(f"{told}: {reason(error)}.") from None
 
 
-def compare(
-    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], exactly: bool = True
-) -> tuple[float, float, np.ndarray]:
+def compare(expected: list, found: list, exactly: bool = True) -> tuple[float, float, np.ndarray]:
     """The largest difference of all outputs; in standard deviations; bool (n,), same decisions.
 
     What is no probability is the same within 0.01 standard deviations. Raises UserError for other
@@ -132,13 +130,13 @@ def compare(
         raise UserError("it answers with NaN or infinity")
     difference, relative, same = 0.0, 0.0, np.ones(len(expected[0]), bool)
     for one, other in zip(expected, found, strict=True):
-        largest, spread = float(np.abs(one - other).max()), float(one.std())
+        most, spread = float(np.abs(one - other).max()), float(one.std())
         rounding = ROUNDING[0] * spread + ROUNDING[1] * float(np.abs(one).max())
-        deviations = largest / (spread or 1)
-        if exactly and largest > rounding:
-            spreads = f"{deviations:.2g} standard deviations"
-            raise UserError(f"its answers differ by up to {largest:.2g}, {spreads}")
-        difference, relative = max(difference, largest), max(relative, deviations)
+        sds = most / (spread or 1)
+        if exactly and most > rounding:
+            told = f"its answers differ by up to {most:.2g}, {sds:.2g} standard deviations"
+            raise UserError(told)
+        difference, relative = max(difference, most), max(relative, sds)
         probabilities = one.min() >= 0 and one.max() <= 1
         if probabilities and one.shape[-1] > 1 and np.allclose(one.sum(-1), 1, atol=1e-3):
             chosen = np.take_along_axis(one, other.argmax(-1)[..., None], -1)[..., 0]
@@ -151,9 +149,7 @@ def compare(
     return difference, relative, same
 
 
-def judge(
-    folder: Path, samples: Samples, found: dict[str, Any], exactly: bool, **how: Any
-) -> dict[str, float]:
+def judge(folder: Path, samples: Samples, found: dict, exactly: bool, **how: Any) -> dict:
     """Figures of the files in `folder`, written as `how` says; TensorFlow.js answered `found`.
 
     `lost` is the accuracy lost on the validation examples or, without labels, the share of changed
@@ -164,10 +160,10 @@ def judge(
             raise UserError(re.split(r"\n|: \{|\. (?=[A-Z])|\.$", found["error"])[0][:200])
         difference, relative, same = compare(samples.expected, found["outputs"], exactly)
     except UserError as error:
-        names = found.get("layers", [])
-        known = [one for name in names for one in every(samples.model) if one.name == name]
-        known += () if names else _first_different(samples, **how)
-        what = described(known[0]) if known else f"layer {names[0]!r}" if names else "the model"
+        named = {one.name: one for one in every(samples.model)}
+        known = [named[name] for name in found.get("layers", ()) if name in named]
+        known = known or _first_different(samples, **how)
+        what = described(known[0]) if known else "the model"
         raise UserError(f"{what} is not the same in TensorFlow.js: {error}") from None
     decide, rest = slice(samples.validation), slice(samples.validation, None)
     contents = [path.read_bytes() for path in folder.iterdir()]
@@ -191,18 +187,20 @@ def judge(
 def _first_different(samples: Samples, **how: Any) -> list[Any]:
     """The layer up to which all answers are the same, if not all layers answer the same."""
     model, inputs = samples.model, [array[:8] for array in samples.inputs]
-    tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
+    calls = [layer._inbound_nodes[-1] for layer in model.layers]
+    part = partial(library(model).Model, model.inputs)
 
     def differs(count: int) -> bool:
-        part = library(model).Model(model.inputs, tensors[:count])
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                tfjs.write(part, Path(scratch), **how)
-                (found,) = tfjs.answers([(Path(scratch), inputs)])
-                compare(answers(part, inputs), found["outputs"])
-            except UserError:
-                return True
-        return False
+        ended = part([tf.nest.flatten(call.outputs)[0] for call in calls[:count]])
+        with suppress(UserError), tempfile.TemporaryDirectory() as scratch:
+            tfjs.write(ended, Path(scratch), **how)
+            (found,) = tfjs.answers([(Path(scratch), inputs)])
+            return not compare(answers(ended, inputs), found["outputs"])
+        return True
 
-    at = bisect.bisect_left(range(1, len(tensors) + 1), True, key=differs)
-    return model.layers[at : at + 1]
+    at = bisect.bisect_left(range(1, len(calls) + 1), True, key=differs)
+    found = model.layers[at : at + 1]
+    if found and hasattr(found[0], "layers"):
+        taken = answers(part(tf.nest.flatten(calls[at].input_tensors)), inputs)
+        found = _first_different(Samples(found[0], taken, []), **how) or found
+    return found

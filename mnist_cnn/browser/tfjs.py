@@ -2,10 +2,11 @@
 
 import json
 import math
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -49,8 +50,7 @@ def write(model: keras.Model, folder: Path, quantize: str = "none", **options: A
     manifest = write_weights(list(filter(None, groups)) or [[]], str(folder), most, False, widths)
     for group in manifest:
         for place, name in enumerate(group["paths"]):
-            # What a reader of an older model.json asks for is never another's.
-            shard = folder / name
+            shard = folder / name  # what a reader of an older model.json asks for stays its own
             group["paths"][place] = name = f"{shard.stem}-{digest(shard.read_bytes())}.bin"
             shard.rename(folder / name)
     content |= {"convertedBy": "mnist_cnn", "weightsManifest": manifest}
@@ -76,17 +76,10 @@ def _weights(layer: Any, scope: str) -> Iterator[tuple[str, Any]]:
         yield f"{scope}/{name}", weight
 
 
-def packed(model: keras.Model, inputs: Sequence) -> Any:
-    """A flat list of inputs in the structure in which the model takes them."""
-    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", None))
-    return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
-
-
 def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     """What model.json says of a graph, and the group of its weights."""
     for layer in keras2.every(model):
-        if type(layer).__name__ == "LayerNormalization":
-            layer._fused = False  # Keras 2 has a BatchNormalization in training do it
+        layer._fused = False  # or Keras 2 normalizes layers by a BatchNormalization in training
     # Constants are copied some fifteen times on the way: large ones are inputs until the end.
     large = {f"weight_{i}": v for i, v in enumerate(model.variables) if math.prod(v.shape) >= LARGE}
     function = _traced(model, large)
@@ -96,7 +89,8 @@ def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]
         with patch.object(converter, "_run_grappler", _optimized):
             graph = converter.optimize_graph(frozen, signed, strip_debug_ops=True)
     except ValueError as error:
-        raise _unsupported(model, function, error) from None
+        kinds = str(error).partition("\n")[2] or "AssignVariableOp"  # of a stateful layer
+        raise UserError(f"it needs {kinds}, which TensorFlow.js does not have") from None
     (weights,) = converter.extract_weights(graph)
     for one in graph.node:
         if one.name in large:
@@ -106,13 +100,14 @@ def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]
             value.tensor_shape.CopyFrom(one.attr["shape"].shape)
     signature = {}
     for end, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
-        nodes, known = getattr(frozen, end), getattr(signed, end)
-        found = [converter.MessageToDict(known[one.name]) for one in nodes]
+        found = [
+            converter.MessageToDict(getattr(signed, end)[x.name]) for x in getattr(frozen, end)
+        ]
         names = [tensor._keras_history[0].name for tensor in tensors]
         names = [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
         signature[end] = dict(zip(names, found, strict=False))  # without the large weights
-    content = {"format": "graph-model", "modelTopology": converter.MessageToDict(graph)}
-    return content | {"signature": signature}, [weights]
+    topology = {"format": "graph-model", "modelTopology": converter.MessageToDict(graph)}
+    return topology | {"signature": signature}, [weights]
 
 
 def _traced(model: keras.Model, large: dict[str, Any]) -> Any:
@@ -123,29 +118,21 @@ def _traced(model: keras.Model, large: dict[str, Any]) -> Any:
     @tf.function(input_signature=signature, autograph=False)
     def serve(*given: tf.Tensor) -> list[tf.Tensor]:
         new = dict(zip(map(id, large.values()), given[len(ends) :], strict=True))
-        parts = [(vars(part), key) for part in model._flatten_layers() for key in vars(part)]
-        held = [(part, key, part[key]) for part, key in parts if id(part[key]) in new]
-        try:
-            for part, key, variable in held:
-                part[key] = new[id(variable)]
-            with (
-                patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x)),
-                patch.object(tf, "TensorArray", _array),
-                patch.object(tf.compat.v2, "TensorArray", _array),
-            ):
-                return tf.nest.flatten(model(packed(model, given[: len(ends)]), training=False))
-        finally:
-            for part, key, variable in held:
-                part[key] = variable
+        with ExitStack() as patches:
+            for part in map(vars, model._flatten_layers()):
+                tensors = {key: new[id(held)] for key, held in part.items() if id(held) in new}
+                patches.enter_context(patch.dict(part, tensors))
+            for module in (tf, tf.compat.v2):
+                patches.enter_context(patch.object(module, "TensorArray", _array))
+            erfc = patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x))
+            patches.enter_context(erfc)
+            return tf.nest.flatten(model(list(given[: len(ends)]), training=False))
 
     return serve.get_concrete_function()
 
 
 def _array(dtype: Any, size: Any, element_shape: Any = None, **options: Any) -> Any:
-    """A TensorArray; for what a recurrent layer puts out, a tensor that grows step by step.
-
-    TensorFlow.js frees what a loop writes to a TensorArray before it is read.
-    """
+    """A TensorArray, or for outputs, which TensorFlow.js would free in a loop, one that grows."""
 
     class Grown(NamedTuple):  # which a loop takes as a variable
         values: Any
@@ -165,32 +152,18 @@ def _array(dtype: Any, size: Any, element_shape: Any = None, **options: Any) -> 
 def _optimized(config: Any, *graph: Any) -> Any:
     """What grappler makes of a graph, without fusing if it fuses what TensorFlow.js does not."""
     found = run_grappler(config, *graph)
-    fused = [n.attr["fused_ops"].list.s for n in found.node if "fused_ops" in n.attr]
-    if not FUSED.issuperset(operation for operations in fused for operation in operations):
+    fusing = [node.attr["fused_ops"].list.s for node in found.node if "fused_ops" in node.attr]
+    if not FUSED.issuperset(chain(*fusing)):
         config.graph_options.rewrite_options.optimizers.remove("remap")
         found = run_grappler(config, *graph)
     return found
-
-
-def _unsupported(model: keras.Model, function: Any, error: ValueError) -> Exception:
-    """The layer that needs an operation which TensorFlow.js has not; or the error as it is."""
-    kinds = str(error).partition("\n")[2] or "AssignVariableOp"  # of a stateful layer
-    found = [x for x in function.graph.get_operations() if x.type in kinds.split(", ")]
-    if not found and not str(error).startswith("Unsupported Ops"):
-        return error
-    kind, name = (found[0].type, found[0].name) if found else (kinds, "")
-    number = r"_\d+" if isinstance(model, keras.Model) else ""  # that Keras 3 gives each call
-    layers = [x for x in keras2.every(model) if re.search(f"/{re.escape(x.name)}{number}/", name)]
-    what = keras2.described(layers[-1]) if layers else "the model"
-    return UserError(f"{what} needs {kind}, which TensorFlow.js does not have")
 
 
 def answers(jobs: Sequence[tuple[Path, list[np.ndarray]]]) -> list[dict[str, Any]]:
     """Load the files of each folder in real TensorFlow.js, all in one process of Node, and answer.
 
     Each job has a folder and the inputs (n, ...). An answer is {outputs: float32 (n, ...) each,
-    seconds_per_example (warm)}, or {error, layers}, the names of the layers that it was in, the
-    innermost first.
+    seconds_per_example (warm)}, or {error, layers: names of those it was in, innermost first}.
     """
     with tempfile.TemporaryDirectory() as scratch:
         told: list[dict[str, Any]] = []
