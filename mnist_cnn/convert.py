@@ -29,6 +29,7 @@ def convert(model: str | None, output: str, quantize: str, **options: Any) -> No
         drawings, inputs, most = (options.pop(name, None) for name in others)
         started = time.perf_counter()
         output_folder.check(output)
+        node.modules()  # npm may fail
         recorded = recordings.read(drawings)
         newest = registry.find(model or f"models:/{registry.NAME}/latest")
         source = newest if model else registry.champion() or newest

@@ -52,6 +52,13 @@ def nested():
     return keras.Model(x, L.Add()([L.Dense(2)(inner(x)), L.Dense(2)(inner(y))]))
 
 
+def nested_refused():
+    x = L.Input(IMAGE)
+    y = L.DepthwiseConv2D(3, dilation_rate=2, padding="same", name="wide")(x)
+    y = L.Conv2D(2, 3, activation="softsign", name="soft")(y)
+    return stack(L.Conv2D(3, 1), keras.Model(x, y), L.Flatten())
+
+
 def initial_state():
     x, h, c = L.Input(SEQUENCE), L.Input((4,)), L.Input((4,))
     return keras.Model([x, h, c], L.LSTM(4)(x, initial_state=[h, c]))
@@ -302,6 +309,7 @@ TABLE = {
     ),
     "residual": (residual, "", ""),
     "nested, shared, one name twice": (nested, "", ""),
+    "nested, refused": (nested_refused, "layer 'wide'", "layer 'soft'"),
     "outputs by name": (
         lambda: outputs(lambda x: {"cls": L.Dense(3)(x), "box": [L.Dense(2)(x), L.Dense(1)(x)]}),
         "",

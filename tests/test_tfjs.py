@@ -15,6 +15,7 @@ from tests.layers import FORMATS, GRAPH, TABLE, L, keras, stack
 AS_GRAPH = [
     *("Conv2DTranspose, output_padding", "Conv3DTranspose", "Conv2D in groups", "Subtract"),
     *("GRU, LSTM, open lengths", "TimeDistributed, open length", "one output twice"),
+    "nested, refused",
     *("GRU", "LSTM, return_sequences", "Embedding, integers, LSTM behind a mask", "RandomFlip"),
     *("outputs by name", "GroupNormalization", "MultiHeadAttention", "Resizing", "Dense, tanh"),
     *("gelu, hard_silu", "Dense, softsign", "LSTM, stateful", "large weights"),

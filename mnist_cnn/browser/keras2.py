@@ -18,7 +18,6 @@ VALUES = {f"dtype {u}int{bits}": "int32" for u in ("", "u") for bits in (8, 16, 
 VALUES |= dict.fromkeys(("activation silu", "recurrent_activation silu"), "swish")
 L = keras.layers
 IDENTITY = re.compile("Random(?!Crop)|SpatialDropout[23]D|Identity|ActivityReg")  # in inference
-Stack = tuple[list[Any], list[np.ndarray]]  # layers and all their weights
 
 
 def ready(model: Any) -> tuple[Any, bool]:
@@ -92,7 +91,7 @@ def lowered(layer: Any) -> Any:
     return built
 
 
-def _resizing(layer: Any) -> Stack | None:
+def _resizing(layer: Any) -> Any:
     """One matrix for the rows and one for the columns, found by what the layer does to images."""
     _, height, width, _ = first_input(layer).shape
     native = type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
@@ -107,7 +106,7 @@ def _resizing(layer: Any) -> Stack | None:
     return [turns[0], dense[0], turns[1], dense[1], turns[2]], [rows, columns]
 
 
-def _category_encoding(layer: Any) -> Stack | None:
+def _category_encoding(layer: Any) -> Any:
     """An embedding that gives each index a one of its own, and how those of an example join."""
     count, (_, *rest) = layer.num_tokens, first_input(layer).shape
     if len(rest) != 1 or (layer.output_mode == "count" and rest[0] is None):
@@ -120,12 +119,13 @@ def _category_encoding(layer: Any) -> Stack | None:
     return [L.Embedding(count, count), *joined], [np.eye(count, dtype=np.float32)]
 
 
-def _pooling(layer: Any) -> Stack | None:
+def _pooling(layer: Any) -> Any:
     pooled = getattr(L, type(layer).__name__)(data_format=layer.data_format)
     shape = tuple(layer.compute_output_shape(first_input(layer).shape))[1:]
     return ([pooled, L.Reshape(shape)], []) if layer.keepdims else None
 
 
+# Each to layers and all their weights, or None.
 LOWERED = dict.fromkeys(("Resizing", "CenterCrop", "UpSampling2D"), _resizing)
 LOWERED |= dict.fromkeys(("GlobalAveragePooling2D", "GlobalMaxPooling2D"), _pooling)
 LOWERED["CategoryEncoding"] = _category_encoding

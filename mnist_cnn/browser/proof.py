@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,13 @@ ROUNDING = (2e-4, 1e-5)  # shares of the answers' standard deviation and of the 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs (n, ...) of a model, what it answers; labels (n,) and adapter of a model of digits.
-
-    The first `validation` examples decide, the rest (test images) are for the report.
-    """
+    """Inputs (n, ...) of a model, what it answers; labels (n,) and adapter of a model of digits."""
 
     model: Any
     inputs: list[np.ndarray]
     expected: list[np.ndarray]
     labels: np.ndarray | None = None
-    validation: int = 0
+    validation: int = 0  # so many decide; the rest, test images, are for the report
     adapter: Adapter | None = None
 
 
@@ -187,20 +183,20 @@ def judge(folder: Path, samples: Samples, found: dict, exactly: bool, **how: Any
 def _first_different(samples: Samples, **how: Any) -> list[Any]:
     """The layer up to which all answers are the same, if not all layers answer the same."""
     model, inputs = samples.model, [array[:8] for array in samples.inputs]
-    calls = [layer._inbound_nodes[-1] for layer in model.layers]
-    part = partial(library(model).Model, model.inputs)
+    tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
 
     def differs(count: int) -> bool:
-        ended = part([tf.nest.flatten(call.outputs)[0] for call in calls[:count]])
+        part = library(model).Model(model.inputs, tensors[:count])
         with suppress(UserError), tempfile.TemporaryDirectory() as scratch:
-            tfjs.write(ended, Path(scratch), **how)
+            tfjs.write(part, Path(scratch), **how)
             (found,) = tfjs.answers([(Path(scratch), inputs)])
-            return not compare(answers(ended, inputs), found["outputs"])
+            return not compare(answers(part, inputs), found["outputs"])
         return True
 
-    at = bisect.bisect_left(range(1, len(calls) + 1), True, key=differs)
+    at = bisect.bisect_left(range(1, len(tensors) + 1), True, key=differs)
     found = model.layers[at : at + 1]
     if found and hasattr(found[0], "layers"):
-        taken = answers(part(tf.nest.flatten(calls[at].input_tensors)), inputs)
+        into = tf.nest.flatten(found[0]._inbound_nodes[-1].input_tensors)
+        taken = answers(library(model).Model(model.inputs, into), inputs)
         found = _first_different(Samples(found[0], taken, []), **how) or found
     return found
