@@ -39,10 +39,11 @@ class Samples:
 
 def answers(model: Any, inputs: list[np.ndarray], batch: int = 32) -> list[np.ndarray]:
     """What Keras answers, float32 (n, ...) an output. Raises UserError for NaN and infinity."""
+    given = inputs if len(inputs) > 1 else inputs[0]
     if len(inputs[0]) <= batch:  # at once: predict would compile it first
-        outputs = model(inputs, training=False)
+        outputs = model(given, training=False)
     else:
-        outputs = model.predict(inputs, batch_size=batch, verbose=0)
+        outputs = model.predict(given, batch_size=batch, verbose=0)
     found = [np.asarray(output, np.float32) for output in tf.nest.flatten(outputs)]
     if not all(np.isfinite(output).all() for output in found):
         raise UserError("Keras answers with NaN or infinity, which proves nothing.")

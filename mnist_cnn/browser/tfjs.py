@@ -126,7 +126,8 @@ def _traced(model: keras.Model, large: dict[str, Any]) -> Any:
                 patches.enter_context(patch.object(module, "TensorArray", _array))
             erfc = patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x))
             patches.enter_context(erfc)
-            return tf.nest.flatten(model(list(given[: len(ends)]), training=False))
+            inputs = list(given[: len(ends)]) if len(ends) > 1 else given[0]
+            return tf.nest.flatten(model(inputs, training=False))
 
     return serve.get_concrete_function()
 
