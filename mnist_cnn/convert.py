@@ -85,12 +85,9 @@ def _try(samples: proof.Samples, into: Path, quantize: str, how: dict, final: bo
     widths = tfjs.QUANTIZE if quantize == "auto" else (quantize,)
     folders = [into / width for width in widths]
     try:
-        try:
-            for folder in folders:
-                tfjs.write(samples.model, folder, folder.name, **how)
-            found = tfjs.answers([(folder, samples.inputs) for folder in folders])
-        except UserError as error:
-            found = [{"error": str(error)}] * len(folders)
+        for folder in folders:
+            tfjs.write(samples.model, folder, folder.name, **how)
+        found = tfjs.answers([(folder, samples.inputs) for folder in folders])
         pairs = zip(folders, found, strict=True)
         rows = [proof.judge(a, samples, one, a.name == "none", **how) for a, one in pairs]
         return pd.DataFrame(rows, index=list(widths))

@@ -59,6 +59,20 @@ def nested_refused():
     return stack(L.Conv2D(3, 1), keras.Model(x, y), L.Flatten())
 
 
+def masked():
+    words, numbers = L.Input((6,)), L.Input(SEQUENCE)
+    x = L.LSTM(3)(L.Embedding(9, 4, mask_zero=True)(words))
+    y = L.Bidirectional(L.LSTM(3))(L.Masking(0.5)(numbers))
+    return keras.Model([words, numbers], L.Concatenate()([x, y]))
+
+
+def nested_output():
+    dense, x = stack(L.Dense(3), shape=(4,)), L.Input((4,))
+    inner = keras.Model(x, [x, L.Dense(2)(x), L.Dense(2)(x)])
+    x = L.Input((4,))
+    return keras.Model(x, [dense(x), *inner(x)])
+
+
 def initial_state():
     x, h, c = L.Input(SEQUENCE), L.Input((4,)), L.Input((4,))
     return keras.Model([x, h, c], L.LSTM(4)(x, initial_state=[h, c]))
@@ -233,6 +247,8 @@ TABLE = {
         "GlobalAveragePooling1D, behind a mask",
         "",
     ),
+    "Embedding and Masking in a graph of layers": (masked, "", ""),
+    "a nested model's output is an output": (nested_output, "", ""),
     "Masking": (lambda: stack(L.Masking(0.5), L.LSTM(4), shape=SEQUENCE), "", ""),
     "SimpleRNN": (lambda: sequence(L.SimpleRNN(4)), "", ""),
     "GRU": (lambda: sequence(L.GRU(4)), "GRUCell does not support reset_after", ""),
@@ -398,7 +414,7 @@ def randomised(model):
 
 def converted(names, output_format, table=TABLE):
     """What convert says to the models of the table: "" or the refusal. One process of Node."""
-    said, jobs, models = dict.fromkeys(names, ""), {}, {}
+    said, jobs, models = dict.fromkeys(names, ""), [], {}
     with TemporaryDirectory() as scratch:
         for number, name in enumerate(names):
             try:
@@ -406,16 +422,15 @@ def converted(names, output_format, table=TABLE):
                 samples = proof.drawn(model)
                 folder = Path(scratch, str(number))
                 folder.mkdir()
-                models[name] = (folder, samples)
                 tfjs.write(model, folder, output_format=output_format)
-                jobs[name] = (folder, samples.inputs)
             except UserError as error:
                 said[name] = str(error)
-        found = dict(zip(jobs, tfjs.answers(list(jobs.values())), strict=True))
-        for name, both in models.items():
+                continue
+            jobs.append((folder, samples.inputs))
+            models[name] = (folder, samples)
+        for name, found in zip(models, tfjs.answers(jobs), strict=True):
             try:
-                answer = found.get(name, {"error": said[name]})
-                proof.judge(*both, answer, True, output_format=output_format)
+                proof.judge(*models[name], found, True, output_format=output_format)
             except UserError as error:
                 said[name] = str(error)
     return said

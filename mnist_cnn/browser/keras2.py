@@ -21,18 +21,16 @@ IDENTITY = re.compile("Random(?!Crop)|SpatialDropout[23]D|Identity|ActivityReg")
 
 
 def ready(model: Any) -> tuple[Any, bool]:
-    """The model in float32 with names that TensorFlow.js accepts, and whether it was in another.
+    """A model of either Keras (it changes) in float32, with plain names; and whether it was not.
 
-    `model` is of Keras 3 or of tf_keras, and changes. Raises UserError if its input is not known.
+    Raises UserError if its input is not known.
     """
     if not getattr(model, "inputs", None):
         raise UserError("the model has no known input: give it an Input, then save it again.")
     if type(model).__name__ == "Functional":  # with plain lists, in which no tensor is twice
-        keras_, ends = library(model), list[Any]()
-        for end in model.outputs:
-            twice = any(end is other for other in ends)
-            ends.append(keras_.layers.Activation("linear")(end) if twice else end)
-        model = keras_.Model(model.inputs, ends, name=model.name)
+        ids, linear = list(map(id, model.outputs)), library(model).layers.Activation
+        ends = [linear("linear")(x) if id(x) in ids[:i] else x for i, x in enumerate(model.outputs)]
+        model = library(model).Model(model.inputs, ends, name=model.name)
     names: set[str] = set()
     before = model.to_json()
     for layer in (model, *every(model)):
@@ -135,18 +133,24 @@ def topology(model: Any) -> dict[str, Any]:
     """The `model_config` of a model, as model.json holds it."""
     pairs = [(layer, lowered(layer)) for layer in every(model)]
     # The own graph of a nested model is its call 0 in Keras 2; Keras 3 does not count it.
-    keras_3 = isinstance(model, keras.Model)
-    shifted = {a.name for a, b in pairs if a is not b or (keras_3 and hasattr(a, "layers"))}
+    shifted = {a.name for a, b in pairs if a is not b or isinstance(a, keras.Model)}
+    counted = {a.name for a, _ in pairs if type(a).__name__ == "Functional"}  # if an output
     lower: dict[str, dict] = {}
 
     def rewritten(layer: dict[str, Any]) -> dict[str, Any]:
         """An object of the JSON, the objects in it being rewritten already."""
+        layer.pop("mask", None)  # an argument that TensorFlow.js finds by itself
         if not isinstance(layer.get("config"), dict):
             return layer
         layer |= lower.get(layer["config"].get("name"), {})
         kind, config = layer["class_name"], layer["config"]
         for end in {"input_layers", "output_layers"} & config.keys():
-            config[end] = list(_tensors(config[end], shifted))
+            config[end] = list(_tensors(config[end], shifted - counted))
+        for one in config.get("layers", [])[::-1]:  # without those that only make masks
+            if one["class_name"] in ("NotEqual", "Any") and f"['{one['name']}', " not in str(
+                config
+            ):
+                config["layers"].remove(one)
         if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one
             inner = config["layer"]["config"]
             inner["name"] = inner["name"].removeprefix("forward_")
@@ -162,8 +166,8 @@ def topology(model: Any) -> dict[str, Any]:
             found |= {"name": layer["name"], "inbound_nodes": calls}
         return found
 
-    texts = {a.name: b.to_json() for a, b in pairs if a is not b}
-    lower |= {name: json.loads(text, object_hook=rewritten) for name, text in texts.items()}
+    for name, text in [(a.name, b.to_json()) for a, b in pairs if a is not b]:
+        lower[name] = json.loads(text, object_hook=rewritten)
     return json.loads(model.to_json(), object_hook=rewritten)
 
 

@@ -39,7 +39,7 @@ class Samples:
 
 def answers(model: Any, inputs: list[np.ndarray], batch: int = 32) -> list[np.ndarray]:
     """What Keras answers, float32 (n, ...) an output. Raises UserError for NaN and infinity."""
-    given = inputs if len(inputs) > 1 else inputs[0]
+    given = tfjs.packed(model, inputs)
     if len(inputs[0]) <= batch:  # at once: predict would compile it first
         outputs = model(given, training=False)
     else:
@@ -129,11 +129,10 @@ def compare(expected: list, found: list, exactly: bool = True) -> tuple[float, f
     for one, other in zip(expected, found, strict=True):
         most, spread = float(np.abs(one - other).max()), float(one.std())
         rounding = ROUNDING[0] * spread + ROUNDING[1] * float(np.abs(one).max())
-        sds = most / (spread or 1)
+        sd = most / (spread or 1)
         if exactly and most > rounding:
-            told = f"its answers differ by up to {most:.2g}, {sds:.2g} standard deviations"
-            raise UserError(told)
-        difference, relative = max(difference, most), max(relative, sds)
+            raise UserError(f"its answers differ by up to {most:.2g}, {sd:.2g} standard deviations")
+        difference, relative = max(difference, most), max(relative, sd)
         probabilities = one.min() >= 0 and one.max() <= 1
         if probabilities and one.shape[-1] > 1 and np.allclose(one.sum(-1), 1, atol=1e-3):
             chosen = np.take_along_axis(one, other.argmax(-1)[..., None], -1)[..., 0]
@@ -149,18 +148,17 @@ def compare(expected: list, found: list, exactly: bool = True) -> tuple[float, f
 def judge(folder: Path, samples: Samples, found: dict, exactly: bool, **how: Any) -> dict:
     """Figures of the files in `folder`, written as `how` says; TensorFlow.js answered `found`.
 
-    `lost` is the accuracy lost on the validation examples or, without labels, the share of changed
-    decisions. Raises UserError if the files do not answer, or, `exactly`, not as Keras does.
+    Raises UserError if the files do not answer, or, `exactly`, not as Keras does.
     """
     try:
         if "error" in found:
             raise UserError(re.split(r"\n|: \{|\. (?=[A-Z])|\.$", found["error"])[0][:200])
         difference, relative, same = compare(samples.expected, found["outputs"], exactly)
     except UserError as error:
-        named = {one.name: one for one in every(samples.model)}
-        known = [named[name] for name in found.get("layers", ()) if name in named]
-        known = known or _first_different(samples, **how)
-        what = described(known[0]) if known else "the model"
+        names = found.get("layers", [])
+        known = [one for name in names for one in every(samples.model) if one.name == name]
+        known += () if names else _first_different(samples, **how)
+        what = described(known[0]) if known else f"layer {names[0]!r}" if names else "the model"
         raise UserError(f"{what} is not the same in TensorFlow.js: {error}") from None
     decide, rest = slice(samples.validation), slice(samples.validation, None)
     contents = [path.read_bytes() for path in folder.iterdir()]
@@ -171,7 +169,7 @@ def judge(folder: Path, samples: Samples, found: dict, exactly: bool, **how: Any
         "tfjs_max_abs_diff": difference,
         "tfjs_seconds_per_image": found["seconds_per_example"],
         "relative_difference": relative,
-        "lost": float(1 - same.mean()),
+        "lost": float(1 - same.mean()),  # of decisions or, below, of accuracy on the validation
     }
     if samples.labels is not None:
         right = found["outputs"][0].argmax(-1) == samples.labels

@@ -6,7 +6,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -16,7 +15,6 @@ import numpy as np
 from mnist_cnn.browser import keras2, node
 from mnist_cnn.browser.output_folder import digest
 from mnist_cnn.learning.backend import keras, tf
-from mnist_cnn.parameters import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # tensorflow_hub imports pkg_resources
@@ -33,7 +31,7 @@ QUANTIZE = ("none", "float16", "uint16", "uint8")
 def write(model: keras.Model, folder: Path, quantize: str = "none", **options: Any) -> None:
     """Write model.json and its shards, named by their digests, to `folder`.
 
-    `options` are those of the command line. Raises UserError for what cannot be written.
+    `options` are those of the command line.
     """
     if options.get("output_format") == FORMATS[1]:
         content, groups = _graph(model)
@@ -76,8 +74,14 @@ def _weights(layer: Any, scope: str) -> Iterator[tuple[str, Any]]:
         yield f"{scope}/{name}", weight
 
 
+def packed(model: keras.Model, inputs: Sequence) -> Any:
+    """A flat list of inputs in the structure in which the model takes them."""
+    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", None))
+    return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
+
+
 def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
-    """What model.json says of a graph, and the group of its weights."""
+    """What model.json says of a graph, or an error that its reader is to give; its weights."""
     for layer in keras2.every(model):
         layer._fused = False  # or Keras 2 normalizes layers by a BatchNormalization in training
     # Constants are copied some fifteen times on the way: large ones are inputs until the end.
@@ -90,7 +94,7 @@ def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]
             graph = converter.optimize_graph(frozen, signed, strip_debug_ops=True)
     except ValueError as error:
         kinds = str(error).partition("\n")[2] or "AssignVariableOp"  # of a stateful layer
-        raise UserError(f"it needs {kinds}, which TensorFlow.js does not have") from None
+        return {"error": f"it needs {kinds}, which TensorFlow.js does not have"}, []
     (weights,) = converter.extract_weights(graph)
     for one in graph.node:
         if one.name in large:
@@ -126,8 +130,7 @@ def _traced(model: keras.Model, large: dict[str, Any]) -> Any:
                 patches.enter_context(patch.object(module, "TensorArray", _array))
             erfc = patch("tensorflow.python.ops.math_ops.erfc", lambda x: 1 - tf.math.erf(x))
             patches.enter_context(erfc)
-            inputs = list(given[: len(ends)]) if len(ends) > 1 else given[0]
-            return tf.nest.flatten(model(inputs, training=False))
+            return tf.nest.flatten(model(packed(model, given[: len(ends)]), training=False))
 
     return serve.get_concrete_function()
 
@@ -153,8 +156,8 @@ def _array(dtype: Any, size: Any, element_shape: Any = None, **options: Any) -> 
 def _optimized(config: Any, *graph: Any) -> Any:
     """What grappler makes of a graph, without fusing if it fuses what TensorFlow.js does not."""
     found = run_grappler(config, *graph)
-    fusing = [node.attr["fused_ops"].list.s for node in found.node if "fused_ops" in node.attr]
-    if not FUSED.issuperset(chain(*fusing)):
+    fused = {o for n in found.node if "fused_ops" in n.attr for o in n.attr["fused_ops"].list.s}
+    if fused - FUSED:
         config.graph_options.rewrite_options.optimizers.remove("remap")
         found = run_grappler(config, *graph)
     return found

@@ -70,7 +70,9 @@ const saved = (folder) => ({
 });
 
 async function load(folder) {
-  const {format, modelTopology} = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
+  const content = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
+  const {format, modelTopology, error} = content;
+  if (error) throw new Error(error); // what could not be written
   if (format === 'graph-model') {
     const model = await tf.loadGraphModel(saved(folder));
     return {model, run: async (batch) => {
