@@ -29,10 +29,7 @@ QUANTIZE = ("none", "float16", "uint16", "uint8")
 
 
 def write(model: keras.Model, folder: Path, quantize: str = "none", **options: Any) -> None:
-    """Write model.json and its shards, named by their digests, to `folder`.
-
-    `options` are those of the command line.
-    """
+    """Write model.json and its shards, named by digest; `options`: as on the command line."""
     if options.get("output_format") == FORMATS[1]:
         content, groups = _graph(model)
     else:
