@@ -146,10 +146,9 @@ def topology(model: Any) -> dict[str, Any]:
         kind, config = layer["class_name"], layer["config"]
         for end in {"input_layers", "output_layers"} & config.keys():
             config[end] = list(_tensors(config[end], shifted - counted))
-        for one in config.get("layers", [])[::-1]:  # without those that only make masks
-            if one["class_name"] in ("NotEqual", "Any") and f"['{one['name']}', " not in str(
-                config
-            ):
+        ops = [x for x in config.get("layers", ()) if x["class_name"] in ("NotEqual", "Any")]
+        for one in reversed(ops):
+            if f"['{one['name']}', " not in str(config):  # it made a mask
                 config["layers"].remove(one)
         if kind == "Bidirectional":  # TensorFlow.js puts the prefix on, and derives the other one
             inner = config["layer"]["config"]
