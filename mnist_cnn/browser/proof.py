@@ -182,7 +182,8 @@ def judge(folder: Path, samples: Samples, found: dict, exactly: bool, **how: Any
 def _first_different(samples: Samples, **how: Any) -> list[Any]:
     """The layer up to which all answers are the same, if not all layers answer the same."""
     model, inputs = samples.model, [array[:8] for array in samples.inputs]
-    tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in model.layers]
+    layers = [one for one in model.layers if type(one).__name__ != "InputLayer"]
+    tensors = [tf.nest.flatten(layer._inbound_nodes[-1].outputs)[0] for layer in layers]
 
     def differs(count: int) -> bool:
         part = library(model).Model(model.inputs, tensors[:count])
@@ -193,7 +194,7 @@ def _first_different(samples: Samples, **how: Any) -> list[Any]:
         return True
 
     at = bisect.bisect_left(range(1, len(tensors) + 1), True, key=differs)
-    found = model.layers[at : at + 1]
+    found = layers[at : at + 1]
     if found and hasattr(found[0], "layers"):
         into = tf.nest.flatten(found[0]._inbound_nodes[-1].input_tensors)
         taken = answers(library(model).Model(model.inputs, into), inputs)

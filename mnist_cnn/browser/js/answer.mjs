@@ -4,7 +4,7 @@
 // Inputs are raw float32 files of `count` examples each, `files` + "-in0.f32", "-in1.f32", ...
 // The answers are written likewise, "-out0.f32", ... Standard output gets one line of JSON, a list
 // with one object a job: {seconds_per_example (warm), shapes: one an output} or {error, layers}.
-import {readFileSync, statSync, writeFileSync} from 'node:fs';
+import {closeSync, openSync, readFileSync, readSync, statSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
 
@@ -56,15 +56,24 @@ const saved = (folder) => ({
     const model = JSON.parse(readFileSync(join(folder, 'model.json'), 'utf8'));
     const paths = model.weightsManifest.flatMap((group) => group.paths);
     const sizes = paths.map((path) => statSync(join(folder, path)).size);
-    const bytes = new Uint8Array(sizes.reduce((a, b) => a + b, 0)); // one copy of what may be large
-    paths.reduce((at, path, i) => {
-      bytes.set(readFileSync(join(folder, path)), at);
-      return at + sizes[i];
-    }, 0);
+    // Each weight is read when it is asked for: one copy less of what may be large.
+    tf.io.CompositeArrayBuffer.prototype.slice = (start, end) => {
+      const bytes = new Uint8Array(end - start);
+      paths.reduce((first, path, i) => {
+        const [from, to] = [Math.max(start, first), Math.min(end, first + sizes[i])];
+        if (from < to) {
+          const file = openSync(join(folder, path));
+          readSync(file, bytes, from - start, to - from, from - first);
+          closeSync(file);
+        }
+        return first + sizes[i];
+      }, 0);
+      return bytes.buffer;
+    };
     return {
       ...model,
       weightSpecs: model.weightsManifest.flatMap((group) => group.weights),
-      weightData: bytes.buffer,
+      weightData: new ArrayBuffer(0),
     };
   },
 });
