@@ -35,7 +35,7 @@ def whole(folder):
 def test_champion_is_converted_and_proven_and_the_newest_named(champion, store, capsys):
     registry.register(f"models:/{champion.model_id}", {})  # a version 2 that nobody promoted
     assert cli.run(["convert"]) == 0
-    first, *table = capsys.readouterr().out.splitlines()
+    first, _, *table = capsys.readouterr().out.splitlines()
     told = "Converting version 1 of mnist-cnn, the champion; model=models:/mnist-cnn/2"
     assert first == f"{told} takes the newest."
     assert table[2].startswith("gzip_bytes"), "said before it starts"
@@ -55,7 +55,7 @@ def test_champion_is_converted_and_proven_and_the_newest_named(champion, store, 
 
 def test_auto_keeps_the_smallest_that_loses_nothing(champion, store, capsys):
     assert cli.run(["convert", "--quantize", "auto", "--output", "small"]) == 0
-    _, head, *_ = capsys.readouterr().out.splitlines()
+    _, _, head, *_ = capsys.readouterr().out.splitlines()
     assert head.split() == ["float32", *tfjs.QUANTIZE[1:]]
     assert whole(store / "small")
     assert sum(f.stat().st_size for f in model_files(store / "small")) < 2.2e5
