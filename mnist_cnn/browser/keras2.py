@@ -21,10 +21,7 @@ IDENTITY = re.compile("Random(?!Crop)|SpatialDropout[23]D|Identity|ActivityReg")
 
 
 def ready(model: Any) -> tuple[Any, bool]:
-    """A model of either Keras (it changes) in float32, with plain names; and whether it was not.
-
-    Raises UserError if its input is not known.
-    """
+    """A model, which changes, in float32, and whether it was not. UserError: no known input."""
     if not getattr(model, "inputs", None):
         raise UserError("the model has no known input: give it an Input, then save it again.")
     if type(model).__name__ == "Functional":  # with plain lists, in which no tensor is twice
