@@ -49,8 +49,7 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
         # TensorFlow sizes its threads by the cores it finds now, before `_hold` hides some.
         tf.config.list_logical_devices()
         rows = _unfinished(definition)
-        known = {tuple(row[name] for name in CASE) for row in rows}
-        if known:
+        if known := {tuple(row[name] for name in CASE) for row in rows}:
             print(f"Going on after {len(known)} measurements of an earlier run.")
         for case in product(axes["seeds"], images, threads, recipes):
             if case in known:

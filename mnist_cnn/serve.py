@@ -1,6 +1,7 @@
 """`mlflow run . -e serve`: the page that convert wrote, on the loopback address."""
 
 import socket
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,16 +26,19 @@ def serve(output: str, port: int) -> None:
             free = other.getsockname()[1]
         told = f"port={port} cannot be used ({error.strerror})"
         raise UserError(f"{told}; free is -P port={free}.") from None
-    try:
-        with server:
-            print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)
-            server.serve_forever()
-    except KeyboardInterrupt:  # and SIGTERM: __main__.py
-        print("Stopped.")
+    with server, suppress(KeyboardInterrupt):  # and SIGTERM: __main__.py
+        print(f"Draw a digit: http://{LOOPBACK}:{port}/ (Ctrl-C stops)", flush=True)
+        server.serve_forever()
+    print("Stopped.")
 
 
 class Files(SimpleHTTPRequestHandler):
     """The files of one folder: no listings, nothing outside of it, only for this machine's name."""
+
+    def handle(self) -> None:
+        """Answer one request; a browser that goes away in the middle is no error."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def send_head(self) -> Any:
         """Refuse what is not a file inside the folder, and requests in another host's name."""

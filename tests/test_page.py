@@ -273,6 +273,8 @@ def test_server_gives_its_folder_and_nothing_else(address, out, store, capsys):
     outside = ("/../mlflow.db", "/%2e%2e/mlflow.db", "/link", "/sub/", "/gone", "//etc/passwd")
     assert {path: status(path) for path in outside} == dict.fromkeys(outside, 404)
     assert status("/", host="evil.example") == 404
+    for _ in range(20):  # a browser that goes away in the middle: `address` sees no error of it
+        urllib.request.urlopen(address, timeout=5).close()
 
     port = address.rsplit(":", 1)[1]
     assert cli.run(["serve", "--port", port]) == 1
