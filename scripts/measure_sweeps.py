@@ -1,4 +1,4 @@
-"""What a default sweep gains on data that nobody tuned for: the tables of docs/measurements.md.
+"""What a default sweep gains on data that nobody tuned for, as two tables of Markdown.
 
     python -m scripts.measure_sweeps FOLDER [FASHION_MNIST]
 

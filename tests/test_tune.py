@@ -118,7 +118,7 @@ def test_another_search_of_the_same_name_is_refused(swept, store, capsys):
     told = "storage=sqlite:///nowhere/tune.db cannot be used: unable to open database file."
     assert told in capsys.readouterr().err
     assert cli.run([*swept, "--storage", "nonsense"]) == 1
-    assert cli.run([*swept, "--storage", "postgresql://me:secret@127.0.0.1:1/x"]) == 1
+    assert cli.run([*swept, "--storage", "postgresql://me:a/secret@127.0.0.1:1/x"]) == 1
     err = capsys.readouterr().err
     assert "Traceback" not in err
     assert "secret" not in err
