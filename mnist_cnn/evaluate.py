@@ -87,15 +87,16 @@ def measure(
     found = metrics.with_intervals(intervals) | found
     # Beside it too: whoever read these names before finds them.
     found |= {end: found[f"interval/{end}"] for end in ("test_accuracy_low", "test_accuracy_high")}
-    tell(", corruptions")
-    table, robust = robustness.under_corruption(predicted, parts[0], depth == "full")
-    tell(", behaviour")
-    behaviour = robustness.behaviour(predicted, parts[1])
-    tell(", attacks")
-    found |= robust | behaviour | robustness.attacks(network, parts[2])
+    with robustness.corruptions(parts[0].x, depth == "full") as bad:
+        tell(", attacks")
+        found |= robustness.attacks(network, parts[2])
+        tell(", behaviour")
+        found |= robustness.behaviour(predicted, parts[1])
+        classes, slices = metrics.per_class(test.y, predictions), robustness.slices(test, correct)
+        tell(", corruptions")
+        table, robust = robustness.under_corruption(predicted, parts[0].y, bad)
     tell(".\n")
-    classes, slices = metrics.per_class(test.y, predictions), robustness.slices(test, correct)
-    return found, {"robustness": table, "per_class": classes, "slices": slices}, answers[1]
+    return found | robust, {"robustness": table, "per_class": classes, "slices": slices}, answers[1]
 
 
 def log_report(
@@ -153,10 +154,8 @@ def _as_ours(network: Any, ref: registry.ModelRef, validation: Split) -> Any:
     """A digit model of any maker as this project's. Raises UserError for other shapes."""
     if not fits(network):
         inputs, outputs = ([t.shape for t in e or ()] for e in (network.inputs, network.outputs))
-        raise UserError(
-            f"model={ref.uri} maps {inputs} to {outputs}; allowed are (None, 28, 28, 1), "
-            "(None, 28, 28) or (None, 784) to (None, 10)."
-        )
+        allowed = "(None, 28, 28, 1), (None, 28, 28) or (None, 784) to (None, 10)"
+        raise UserError(f"model={ref.uri} maps {inputs} to {outputs}; allowed are {allowed}.")
     if "recipe" in ref.tags:
         return network
     adapter = fitted(network, validation)

@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 
-from mnist_cnn.evaluation import corruptions, metrics, robustness
+from mnist_cnn.evaluation import metrics, robustness
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, cache_folder
 from mnist_cnn.learning.model import predict
@@ -110,9 +110,9 @@ def _largest_loss(models: list, correct: list[np.ndarray], images: Split) -> tup
     """
     slices = robustness.thirds(images.x)
     found = {name: [mine[few] for mine in correct] for name, few in slices.items()}
-    for name in corruptions.CORRUPTIONS:
-        bad, labels = corruptions.corrupted(name, images.x[:CORRUPTED]), images.y[:CORRUPTED]
-        found[name] = [predict(model, bad).argmax(1) == labels for model in models]
+    with robustness.corruptions(images.x[:CORRUPTED]) as every:
+        for name, _, bad in every:
+            found[name] = [predict(m, bad).argmax(1) == images.y[:CORRUPTED] for m in models]
     tests = ((name, *metrics.mcnemar(old, new)) for name, (new, old) in found.items())
     proven = [(loss[0], name) for name, p_value, loss in tests if p_value < LEVEL]
     return max(proven, default=(0.0, "nowhere"))

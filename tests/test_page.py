@@ -125,7 +125,11 @@ def test_single_file_without_a_server(out, visits, tmp_path):
 
 def in_javascript(tmp_path, recorded):
     (tmp_path / "drawings.json").write_text(json.dumps({"drawings": recorded}))
-    node.run(drawings.PAGE / "replay.mjs", str(tmp_path / "drawings.json"), str(tmp_path / "out"))
+    node.run(
+        drawings.STROKES.with_name("replay.mjs"),
+        str(tmp_path / "drawings.json"),
+        str(tmp_path / "out"),
+    )
     return np.fromfile(tmp_path / "out.prepared.f32", "<f4").reshape(-1, 28, 28)
 
 
@@ -236,6 +240,28 @@ def test_certainty_is_decided_on_drawings_too():
     assert scored["drawn/unknown_called_none"] == 1, "below every digit"
     surer = predicted(np.where(labels < 0, 3, labels), np.where(labels < 0, 0.99, 0.98)[:, None])
     assert certainty((validation, right), (labels, surer))["sure_from"] == 1, "then nothing is sure"
+
+
+def test_more_is_asked_of_what_is_sure_while_most_digits_stay_so():
+    """Wrong answers at 0.6 would do; none at 0.8 is better, unless that leaves too few sure."""
+    digits = np.arange(1000) % 10
+
+    def predicted(confidence, wrong):
+        answers = np.eye(10)[(digits + (np.arange(1000) < wrong)) % 10]
+        return np.where(answers > 0, confidence[:, None], (1 - confidence[:, None]) / 9)
+
+    validation = digits, predicted(np.where(np.arange(1000) < 20, 0.5, 0.9), wrong=20)
+
+    def least_sure(unsure):
+        """Of 1,000 drawings 15 are wrong at 0.6, and `unsure` right."""
+        drawn = predicted(np.where(np.arange(1000) < 15 + unsure, 0.6, 0.9), wrong=15)
+        scored = drawing_metrics(
+            (None, digits, digits), drawn, certainty(validation, (digits, drawn))
+        )
+        return round(scored["drawn/sure"], 3)
+
+    assert least_sure(100) == 0.885
+    assert least_sure(200) == 1
 
 
 def test_train_learns_from_drawings_of_ones_own(store, small, tmp_path):

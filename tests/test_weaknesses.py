@@ -1,5 +1,7 @@
 """Corruptions against the libraries of MNIST-C, and slices and behaviour of known answers."""
 
+from concurrent.futures import CancelledError
+
 import numpy as np
 import pytest
 from skimage import transform
@@ -10,6 +12,7 @@ from mnist_cnn.evaluation.robustness import (
     adversarial,
     attacks,
     behaviour,
+    corruptions,
     slices,
     under_corruption,
 )
@@ -82,7 +85,9 @@ def test_noise_has_the_published_amount(digits):
 
 def test_figures_are_means_over_the_kinds_of_mnist_c(digits):
     """A classifier that is right only where nothing is inverted or moved."""
-    table, figures = under_corruption(lambda x: np.eye(10)[digits.y] * (x.mean() < 60), digits)
+    right = np.eye(10)[digits.y]
+    with corruptions(digits.x) as bad:
+        table, figures = under_corruption(lambda x: right * (x.mean() < 60), digits.y, bad)
     in_mnist_c = [figures[f"robust/{name}"] for name in MNIST_C]
     assert len(in_mnist_c) == 15
     assert figures["robust_accuracy"] == pytest.approx(np.mean(in_mnist_c))
@@ -93,7 +98,8 @@ def test_figures_are_means_over_the_kinds_of_mnist_c(digits):
 def test_the_interval_of_the_mean_knows_that_the_same_images_are_hard_in_every_look(digits):
     hard = np.arange(200) < 50
     wrong = np.where(hard, (digits.y + 1) % 10, digits.y)
-    table, figures = under_corruption(lambda x: np.eye(10)[wrong], digits)
+    with corruptions(digits.x) as bad:
+        table, figures = under_corruption(lambda x: np.eye(10)[wrong], digits.y, bad)
     _, *wilson = accuracy(~hard)
     found = [figures[f"interval/robust_accuracy_{end}"] for end in ("low", "high")]
     assert found == pytest.approx(wilson, abs=0.01), "fifteen looks at 200 images are not 3,000"
@@ -184,3 +190,11 @@ def test_a_stronger_attack_leaves_less(reader, digits):
     assert figures["attack/pgd_0.1"] <= figures["attack/fgsm_0.1"] < clean
     assert figures["interval/fgsm_0.1_low"] < figures["attack/fgsm_0.1"]
     assert figures["attack/pgd_0.3"] <= figures["attack/fgsm_0.3"] <= figures["attack/fgsm_0.1"]
+
+
+def test_an_error_meanwhile_does_not_wait_for_every_corruption(digits):
+    with pytest.raises(KeyboardInterrupt), corruptions(digits.x, full=True) as bad:
+        assert next(bad)[:2] == ("shot_noise", 1)
+        raise KeyboardInterrupt
+    with pytest.raises(CancelledError):
+        list(bad)

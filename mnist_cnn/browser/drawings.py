@@ -11,8 +11,7 @@ from mnist_cnn.browser import node
 from mnist_cnn.learning.handwriting import SIDE
 from mnist_cnn.parameters import UserError
 
-PAGE = Path(__file__).parent / "static"
-STROKES = PAGE / "strokes.json"  # written by scripts/write_strokes.py
+STROKES = Path(__file__).parent / "static/strokes.json"  # written by scripts/write_strokes.py
 
 
 class Drawings(NamedTuple):

@@ -101,9 +101,8 @@ def _graph(model: keras.Model) -> tuple[dict[str, Any], list[list[dict[str, Any]
             value.tensor_shape.CopyFrom(one.attr["shape"].shape)
     signature = {}
     for end, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
-        found = [
-            converter.MessageToDict(getattr(signed, end)[x.name]) for x in getattr(frozen, end)
-        ]
+        about = getattr(signed, end)
+        found = [converter.MessageToDict(about[one.name]) for one in getattr(frozen, end)]
         names = [tensor._keras_history[0].name for tensor in tensors]
         names = [f"{n}_{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
         signature[end] = dict(zip(names, found, strict=False))  # without the large weights

@@ -11,7 +11,8 @@ from mnist_cnn.evaluation.metrics import best_temperature, calibrated, sure_from
 from mnist_cnn.learning.handwriting import kept
 
 SURE = 0.999  # share of correct answers among those that are sure, on the validation images
-SURE_DRAWN = 0.97  # likewise on generated drawings, of which four in ten are no digit
+SURE_DRAWN = 0.97, 0.99  # likewise on generated drawings, four in ten no digit: at least, at most
+STAY_SURE = 0.86  # share of the generated digits that more than the least must leave sure
 MISSED = 0.03  # share of the generated digits that may be called none
 DECIDING = 2**31  # seed of these drawings: no training has it
 Answers = tuple[np.ndarray, np.ndarray]  # labels (n,) and what was predicted, (n, 10)
@@ -42,8 +43,9 @@ def certainty(validation: Answers, generated: Answers) -> dict[str, float]:
     temperature = best_temperature(*validation)
     labels, drawn = generated[0], calibrated(generated[1], temperature)
     sure = sure_from(validation[0], calibrated(validation[1], temperature), SURE)
-    sure = max(sure, sure_from(labels, drawn, SURE_DRAWN))
-    none = float(np.quantile(drawn[labels >= 0].max(axis=1), MISSED))
+    least, most = (sure_from(labels, drawn, share) for share in SURE_DRAWN)
+    stay, none = np.quantile(drawn[labels >= 0].max(axis=1), (1 - STAY_SURE, MISSED)).tolist()
+    sure = max(sure, least, min(most, stay))
     return {"temperature": temperature, "sure_from": sure, "none_below": min(none, sure)}
 
 

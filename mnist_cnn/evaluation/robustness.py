@@ -5,7 +5,9 @@ named as MLflow shows them: what stands before a `/` is the section of the chart
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -20,10 +22,21 @@ from mnist_cnn.learning.model import scaled
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
+@contextmanager
+def corruptions(images: np.ndarray, full: bool = False) -> Iterator[Iterable[tuple]]:
+    """Names, strengths (published or all) and images, made by a thread beside what else is done."""
+    each = [(n, s) for n, k in CORRUPTIONS.items() for s in range(1, 6) if full or s == k.published]
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield thread.map(lambda case: (*case, corrupted(case[0], images, case[1])), each)
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
 def under_corruption(
-    predict: Predict, images: Split, every_strength: bool = False
+    predict: Predict, labels: np.ndarray, bad: Iterable[tuple]
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """A table with a row a corruption at its published or at every strength, and metrics of it.
+    """A table with a row for each of `bad`, from `corruptions`, and metrics of it.
 
     Columns corruption, strength, published, unseen_in_training, images, accuracy, low, high (of a
     95 % interval). `robust_accuracy` is the mean over MNIST-C, `robust/unseen_in_training` over
@@ -31,13 +44,12 @@ def under_corruption(
     corruptions, for an image that is hard under one of them is hard under most.
     """
     rows, at = [], {}
-    for name, kind in CORRUPTIONS.items():
-        for strength in range(1, 6) if every_strength else [kind.published]:
-            mine = predict(corrupted(name, images.x, strength)).argmax(1) == images.y
-            facts = (name, strength, strength == kind.published, kind.unseen_in_training, len(mine))
-            rows.append((*facts, *accuracy(mine)))
-            if strength == kind.published:
-                at[name] = mine
+    for name, strength, images in bad:
+        kind, mine = CORRUPTIONS[name], predict(images).argmax(1) == labels
+        facts = (name, strength, strength == kind.published, kind.unseen_in_training, len(mine))
+        rows.append((*facts, *accuracy(mine)))
+        if strength == kind.published:
+            at[name] = mine
     columns = "corruption strength published unseen_in_training images accuracy low high"
     unseen = [name for name, kind in MNIST_C.items() if kind.unseen_in_training]
     means = {"robust_accuracy": MNIST_C, "robust/unseen_in_training": unseen}
@@ -108,9 +120,9 @@ def behaviour(predict: Predict, images: Split) -> dict[str, float]:
 def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     """Accuracy after attacks that know the network, from the Adversarial Robustness Toolbox.
 
-    Every pixel may change by 0.3 of the range, MNIST's usual bound (Madry et al. 2018), which an
-    ordinary network does not survive, or by 0.1: `fgsm`, one step along the sign of the gradient
-    (Goodfellow et al. 2015), and `pgd`, 40 steps of 0.01 from a random start (Madry et al. 2018).
+    A pixel may change by 0.3 of the range, MNIST's usual bound, which an ordinary network does not
+    survive, or by 0.1: `fgsm`, a step along the sign of the gradient (Goodfellow et al. 2015), and
+    `pgd`, 40 steps of 0.01 from a random start (Madry et al. 2018).
     """
     found = {}
     for epsilon in (0.1, 0.3):

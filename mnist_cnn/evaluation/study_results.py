@@ -71,14 +71,9 @@ def report(study: optuna.Study) -> str:
     front.update_layout(title="Accuracy against cost; red: the best").data[-1].marker.color = "red"
     # Warned of: that importance is for low errors, as it is meant to be, or of too few trials.
     with warnings.catch_warnings(action="ignore"):
-        figures = [
-            front,
-            visual.plot_optimization_history(study, **of),
-            visual.plot_param_importances(study, **of),
-            visual.plot_slice(study, **of),
-            visual.plot_parallel_coordinate(study, **of),
-            visual.plot_intermediate_values(study),
-        ]
+        plots: list[Any] = [visual.plot_optimization_history, visual.plot_param_importances]
+        plots += [visual.plot_slice, visual.plot_parallel_coordinate]
+        figures = [front, *(p(study, **of) for p in plots), visual.plot_intermediate_values(study)]
     title = f"Study {html.escape(study.study_name)}"
     page = f"<!doctype html><meta charset=utf-8><title>{title}</title>"
     page += "<style>body { font: 16px sans-serif; margin: 2em }</style>"

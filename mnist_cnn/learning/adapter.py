@@ -43,11 +43,8 @@ class Adapter:
         keras = library(network)
         layers = keras.layers
         before = [layers.Rescaling(self.high - self.low, self.low), layers.Reshape(self.shape)]
-        after = {
-            "probabilities": [],
-            "logits": [layers.Softmax()],
-            "sigmoids": [layers.Lambda(lambda x: x / tf.reduce_sum(x, axis=1, keepdims=True))],
-        }[self.output]
+        shares = layers.Lambda(lambda x: x / tf.reduce_sum(x, axis=1, keepdims=True))
+        after = {"logits": [layers.Softmax()], "sigmoids": [shares]}.get(self.output, [])
         return keras.Sequential([keras.Input((28, 28, 1)), *before, network, *after])
 
 

@@ -123,9 +123,8 @@ def _read_folder(folder: Path, split: str) -> list[np.ndarray]:
     files = {n: f for n in names for f in (folder / f"{n}.gz", folder / n) if f.is_file()}
     for name in names:
         if name not in files:
-            raise UserError(
-                f"dataset={folder}: {name} (or {name}.gz) is missing; a dataset folder has 4 files."
-            )
+            told = f"dataset={folder}: {name} (or {name}.gz) is missing"
+            raise UserError(f"{told}; a dataset folder has 4 files.")
     return [_read_idx(files[f"{split}-{kind}"], magic) for kind, magic in IDX.items()]
 
 
@@ -188,10 +187,8 @@ def _cached(dataset: str) -> Path:
                     raise
                 failures.append(f"{source}: {str(error) or type(error).__name__}")
     if _damaged(folder, dataset):
-        raise UserError(
-            f"{dataset} could not be downloaded ({'; '.join(failures)}); without a network, put "
-            f"{', '.join(FILES[dataset])} into {folder} and run again."
-        )
+        told = f"{dataset} could not be downloaded ({'; '.join(failures)}); without a network, put"
+        raise UserError(f"{told} {', '.join(FILES[dataset])} into {folder} and run again.")
     return folder
 
 
