@@ -250,7 +250,7 @@ def test_more_is_asked_of_what_is_sure_while_most_digits_stay_so():
         answers = np.eye(10)[(digits + (np.arange(1000) < wrong)) % 10]
         return np.where(answers > 0, confidence[:, None], (1 - confidence[:, None]) / 9)
 
-    validation = digits, predicted(np.where(np.arange(1000) < 20, 0.5, 0.9), wrong=20)
+    validation = digits, predicted(np.repeat([0.5, 0.6, 0.9], [20, 100, 880]), wrong=20)
 
     def least_sure(unsure):
         """Of 1,000 drawings 15 are wrong at 0.6, and `unsure` right."""
