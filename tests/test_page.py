@@ -243,18 +243,18 @@ def test_certainty_is_decided_on_drawings_too():
 
 
 def test_more_is_asked_of_what_is_sure_while_most_digits_stay_so():
-    """Wrong answers at 0.6 would do; none at 0.8 is better, unless that leaves too few sure."""
+    """With wrong answers at 0.6 enough are right; none is better, if it leaves enough sure."""
     digits = np.arange(1000) % 10
 
     def predicted(confidence, wrong):
         answers = np.eye(10)[(digits + (np.arange(1000) < wrong)) % 10]
         return np.where(answers > 0, confidence[:, None], (1 - confidence[:, None]) / 9)
 
-    validation = digits, predicted(np.repeat([0.5, 0.6, 0.9], [20, 100, 880]), wrong=20)
+    validation = digits, predicted(np.repeat([0.5, 0.58, 0.9], [20, 100, 880]), wrong=20)
 
     def least_sure(unsure):
-        """Of 1,000 drawings 15 are wrong at 0.6, and `unsure` right."""
-        drawn = predicted(np.where(np.arange(1000) < 15 + unsure, 0.6, 0.9), wrong=15)
+        """Of 1,000 drawings 15 are wrong at 0.6, and `unsure` are right at 0.58."""
+        drawn = predicted(np.repeat([0.6, 0.58, 0.9], [15, unsure, 985 - unsure]), wrong=15)
         scored = drawing_metrics(
             (None, digits, digits), drawn, certainty(validation, (digits, drawn))
         )
