@@ -12,7 +12,7 @@ const SPECK = 0.1; // what is smaller is dirt
 const SMALL = 0.45; // what is less high is a part of a digit, or none
 const HAIR = 0.4; // of the usual width of a line: what is thinner is a piece of a rule
 const SOLID = 4; // likewise: what is thicker is no writing
-const GAP = 0.25; // between parts of a digit, at most // between parts of a digit, at most
+const GAP = 0.25; // between parts of a digit, at most
 const CERTAIN = 0.95; // confidence: neither cut nor joined
 
 /** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @param {Ask} ask
@@ -115,18 +115,20 @@ function readRow(row, high, ink, ask) {
  * least, placed by its centre of mass. @param {Part[]} parts @param {Box} box @param {Upright} ink
  * @returns {Float32Array} 28 × 28 in 0..1 */
 function pictureOf(parts, {left, right, top, bottom}, ink) {
-  const pixels = parts.flatMap((part) => [...part.pixels]);
   const step = Math.max(right - left, bottom - top) / FIT;
-  const thick = 2 * pixels.length / parts.reduce((sum, {rim}) => sum + rim, 0) / step;
+  const size = parts.reduce((sum, {pixels}) => sum + pixels.length, 0);
+  const thick = 2 * size / parts.reduce((sum, {rim}) => sum + rim, 0) / step;
   const gain = Math.max(1, PEN / thick) / step ** 2;
   const cells = new Float64Array(FIT * FIT);
-  for (const at of pixels) {
-    const [u, v] = placed(ink, at);
-    const x = (u + 0.5 - (left + right) / 2) / step + FIT / 2 - 0.5;
-    const y = (v + 0.5 - (top + bottom) / 2) / step + FIT / 2 - 0.5;
-    for (let row = Math.max(0, Math.floor(y)); row <= Math.min(FIT - 1, y + 1); row++) {
-      for (let column = Math.max(0, Math.floor(x)); column <= Math.min(FIT - 1, x + 1); column++) {
-        cells[row * FIT + column] += gain * (1 - Math.abs(x - column)) * (1 - Math.abs(y - row));
+  for (const {pixels} of parts) {
+    for (const at of pixels) {
+      const [u, v] = placed(ink, at);
+      const x = (u + 0.5 - (left + right) / 2) / step + FIT / 2 - 0.5;
+      const y = (v + 0.5 - (top + bottom) / 2) / step + FIT / 2 - 0.5;
+      for (let row = Math.max(0, Math.floor(y)); row <= Math.min(FIT - 1, y + 1); row++) {
+        for (let column = Math.max(0, Math.floor(x)); column <= Math.min(FIT - 1, x + 1); column++) {
+          cells[row * FIT + column] += gain * (1 - Math.abs(x - column)) * (1 - Math.abs(y - row));
+        }
       }
     }
   }

@@ -64,7 +64,8 @@ function inkOf(rgba, width, height) {
   };
   const near = around(some, Math.ceil(radius / 3));
   const mean = around(some); // light ink on dark ground if what stands out is light
-  const light = some.reduce((sum, value, at) => sum + (value - near[at]) ** 3, 0) > 0;
+  const above = some.map((value, at) => value - near[at]);
+  const light = above.reduce((sum, one) => sum + one * one * one, 0) > 0;
   const paper = around(some.map((value, at) => (light ? Math.min : Math.max)(value, mean[at])));
   const white = DARK * quantile(paper, 0.9);
   const depth = (/** @type {number} */ value, /** @type {number} */ paper) =>
@@ -119,7 +120,7 @@ function partFrom(pixels, ink) {
 function partsOf(ink) {
   const {width, values} = ink;
   const rest = new Uint8Array(values.length);
-  for (const at of placesOf(ink)) rest[at] = 1;
+  for (let at = 0; at < rest.length; at++) rest[at] = Number(values[at] > 0);
   const found = [];
   const queue = new Int32Array(rest.length);
   for (let start = rest.indexOf(1); start >= 0; start = rest.indexOf(1, start)) {
