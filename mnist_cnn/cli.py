@@ -27,10 +27,10 @@ def _option(name: str, default: str | None, of: str, type: ValueType, **how: boo
 def _hyperparameters(names: list[str]) -> str:
     """What --help says of them below the options: each with its default in every recipe."""
     lines = ["Hyperparameters, with the default of each recipe:", "", "\b"]
-    lines.append(f"{'':18}{''.join(f'{name:15}' for name in RECIPES)}")
+    lines.append(f"{'':17}{''.join(f' {name:13}' for name in RECIPES)}")
     for name in names:
         values = (as_text(getattr(recipe, name)) for recipe in RECIPES.values())
-        lines.append(f"--{name:16}{''.join(f'{value:15}' for value in values)}")
+        lines.append(f"--{name:15}{''.join(f' {value:13}' for value in values)}")
         type, meaning = HYPERPARAMETERS[name]
         lines.append(f"  {meaning}: {type.allowed}")
     return "\n".join(map(str.rstrip, lines)) if names else ""
