@@ -73,8 +73,7 @@ def measure(
     tell(", test images")
     started = time.perf_counter()
     answers = test.y, predict(network, test.x)
-    seconds = time.perf_counter() - started
-    found = {"evaluate_seconds": seconds, "calibration/temperature": temperature}
+    seconds = {"evaluate_seconds": time.perf_counter() - started}
     predictions = answers[1].argmax(axis=1)
     correct, error = predictions == test.y, metrics.expected_calibration_error
     scaled = test.y, metrics.calibrated(answers[1], temperature)
@@ -84,8 +83,7 @@ def measure(
         "test_ece": metrics.bootstrapped(error, *answers),
         "calibration/ece_calibrated": metrics.bootstrapped(error, *scaled),
     }
-    found = metrics.with_intervals(intervals) | found
-    # Beside it too: whoever read these names before finds them.
+    found = metrics.with_intervals(intervals) | seconds | {"calibration/temperature": temperature}
     found |= {end: found[f"interval/{end}"] for end in ("test_accuracy_low", "test_accuracy_high")}
     with robustness.corruptions(parts[0].x, depth == "full") as bad:
         tell(", attacks")

@@ -73,14 +73,14 @@ CLASSIC = Recipe(
 
 FAST = Recipe(
     name="fast",
-    claim="most accuracy for the least time: 99.25 ± 0.09 % of validation (10 seeds), one epoch",
+    claim="most accuracy for the least time: 99.26 ± 0.07 % of validation (10 seeds), one epoch",
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
     network="frozen relu pool conv norm flatten digits",
-    filters=(16, 32, 96),
+    filters=(20, 32, 96),
     # One cycle reaches in a single epoch what classic's constant rate does in 10.
     epochs=1,
-    batch_size=128,
-    learning_rate=0.35,
+    batch_size=160,
+    learning_rate=0.4,
     schedule="one_cycle",
     optimizer="muon",
     nesterov=True,
@@ -99,6 +99,7 @@ TINY = replace(
     # Arithmetic is cheap to ship and weights are not: few filters, at the full resolution.
     filters=(10, 10, 16, 20, 20),
     epochs=10,
+    batch_size=128,
     learning_rate=0.1,
     weight_decay=0.03,
     label_smoothing=0.02,

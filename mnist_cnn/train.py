@@ -23,7 +23,6 @@ from mnist_cnn.tracking import registry, runs, unlogged
 from mnist_cnn.tracking.failures import no_retries, retry_on_conflict
 
 POINTS = 50  # of the learning curves by step, and one more for each epoch
-RATE = "batch/learning_rate"
 
 
 def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) -> str:
@@ -44,7 +43,6 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
             fitted, epochs.metrics = kept
         else:
             fitted = fit(recipe, taught, seed, callbacks=[epochs, PrintEpochs()])
-            epochs.add_learning_rates()
 
         with unlogged.until_logged(cache_file, fitted, epochs.metrics):
             epochs.deliver()
@@ -133,7 +131,8 @@ class LogEpochs(keras.callbacks.Callback):
         # Keras gives means since the epoch began; a curve needs those since the last point.
         now = done * np.array([logs["loss"], logs["accuracy"]])
         loss, accuracy = (now - sums) / (done - before)
-        point = {"batch/loss": loss, "batch/accuracy": accuracy, RATE: np.nan}
+        rate = self.model.optimizer.learning_rate
+        point = {"batch/loss": loss, "batch/accuracy": accuracy, "batch/learning_rate": rate}
         self._add(point, int(self.model.optimizer.iterations))
         self.before = (done, now) if done < steps else (0, np.zeros(2))
 
@@ -143,16 +142,8 @@ class LogEpochs(keras.callbacks.Callback):
             with no_retries(), suppress(mlflow.MlflowException):  # a lost server stops no training
                 self.deliver()
 
-    def add_learning_rates(self) -> None:
-        """Those of the curves: a schedule takes Keras milliseconds a step, too long within fit."""
-        for i, (name, value, moment, step) in enumerate(self.metrics):
-            if name == RATE and np.isnan(value):
-                rate = self.model.optimizer._learning_rate
-                self.metrics[i] = name, float(rate(step) if callable(rate) else rate), moment, step
-
     def deliver(self) -> None:
         """Send what waits to the active run. Raises MlflowException."""
-        self.add_learning_rates()
         waiting = [Metric(*metric) for metric in self.metrics[self.sent :]]
         waiting.sort(key=lambda metric: "/" in metric.key)  # MLflow's pages show the first first
         mlflow.MlflowClient().log_batch(runs.active_run().info.run_id, waiting)

@@ -15,7 +15,7 @@ from mnist_cnn.learning.backend import keras, tf
 from mnist_cnn.learning.data import Split, load_training
 from mnist_cnn.learning.fit import Muon, _Learner, fit, orthogonalized, oversample_hard
 from mnist_cnn.learning.handwriting import generated
-from mnist_cnn.learning.model import build, predict, scaled
+from mnist_cnn.learning.model import build, fuse_norms, predict, scaled
 from mnist_cnn.recipes import CLASSIC, FAST, RECIPES
 from mnist_cnn.train import LogEpochs
 
@@ -273,20 +273,36 @@ def test_muon_steps_of_a_kernel_are_nearly_orthogonal_and_the_rest_is_sgd():
 
 def test_filters_that_do_not_learn_are_principal_components_of_patches(training):
     model = fit(FAST, training, 0).model
-    filters = model.layers[0].get_weights()[0].reshape(25, 16)
-    np.testing.assert_allclose(filters[:, :8], -filters[:, 8:])
+    filters = model.layers[0].get_weights()[0].reshape(25, 20)
+    np.testing.assert_allclose(filters[:, :10], -filters[:, 10:])
     pixels = scaled(training.train.x[:1000])
     patches = np.stack(
         [pixels[:, i : i + 23 : 2, j : j + 23 : 2, 0] for i in range(5) for j in range(5)], axis=-1
     ).reshape(-1, 25)
     # Whitened and orthogonal: what the filters see has a second moment of nearly 1 each.
-    seen = patches @ filters[:, :8]
+    seen = patches @ filters[:, :10]
     moment = seen.T @ seen / len(seen)
     np.testing.assert_allclose(moment, np.diag(np.diag(moment)), atol=1e-3)
     assert 0.8 < np.diag(moment).min() <= np.diag(moment).max() <= 1
     many = build(replace(FAST, filters=(64, 8, 8)), training.train.x).layers[0].get_weights()[0]
     assert np.isfinite(many).all()
     assert len(np.unique(many.reshape(25, 64), axis=1).T) == 64
+
+
+def test_a_fused_normalization_learns_and_answers_as_keras_own_does():
+    x = np.random.default_rng(0).normal(3, 2, (500, 4, 4, 2)).astype(np.float32)
+    own, fused = (keras.Sequential([keras.layers.BatchNormalization(momentum=0.9)]) for _ in "12")
+    for model in (own, fused):
+        model.build(x.shape)
+    fuse_norms(fused)
+    for training in (True, False):
+        np.testing.assert_allclose(
+            own(x, training=training), fused(x, training=training), atol=1e-3
+        )
+    for mine, theirs in zip(fused.get_weights(), own.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-6)
+    assert (fused.get_weights()[2] > 0.2).all(), "its mean moved"
+    assert fused.layers[0].get_config().keys() == own.layers[0].get_config().keys()
 
 
 class Steps(keras.callbacks.Callback):

@@ -190,6 +190,7 @@ def _low_resolution(x: np.ndarray, factor: float, rng: Generator) -> np.ndarray:
 ANGLES = [0.2 * strength for strength in range(1, 6)]  # radians
 FIFTHS = [strength / 5 for strength in range(1, 6)]
 GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, reach, times
+STRIPE = (11, 10, 9, 8, 7)  # columns on either side of the middle that stay
 SALT = (0.03, 0.06, 0.09, 0.17, 0.27)  # share of the pixels that become black or white
 CANNY = (0.25, 0.5, 1.0, 1.25, 1.5)  # sigma of the blur before
 MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma
@@ -208,9 +209,7 @@ MNIST_C = {
     "rotate": Corruption(_turned, ANGLES, 2),
     "brightness": Corruption(lambda x, more, _: x + more, (0.1, 0.2, 0.3, 0.4, 0.5), 5),
     "translate": Corruption(_translate, range(1, 6), 3),
-    "stripe": Corruption(
-        lambda x, w, _: np.where(abs(COLUMNS - 13.5) >= 14 - w, 1 - x, x), range(3, 8), 5
-    ),
+    "stripe": Corruption(lambda x, w, _: np.where(abs(COLUMNS - 13.5) < w, x, 1 - x), STRIPE, 5),
     "fog": Corruption(_fog, FOG, 5, unseen_in_training=True),
     "spatter": Corruption(_spatter, SPATTER, 4, unseen_in_training=True),
     "dotted_line": Corruption(_dotted_line, range(1, 6), 1),

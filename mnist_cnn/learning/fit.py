@@ -11,7 +11,7 @@ from mnist_cnn.learning.augment import distorted, disturbed
 from mnist_cnn.learning.backend import keras, tf, without_autotune
 from mnist_cnn.learning.data import Split, Training
 from mnist_cnn.learning.handwriting import kept
-from mnist_cnn.learning.model import build, scaled
+from mnist_cnn.learning.model import build, fuse_norms, scaled
 from mnist_cnn.parameters import UserError
 from mnist_cnn.recipes import Recipe
 
@@ -34,6 +34,7 @@ def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = build(recipe, data.train.x)
+    fuse_norms(model)
     started = time.perf_counter()
     parts, drawn = [data.train], round(recipe.drawn * len(data.train))
     if drawn and data.name == "mnist":  # another dataset may hold anything
@@ -41,9 +42,9 @@ def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()
         parts.append(Split(*kept(drawn, 0, recipe.outliers)))
     drawing_seconds = time.perf_counter() - started
     learner = _Learner(model, recipe, seed, *parts)
-    # Few calls of many steps keep Python out of the way; ten an epoch show the progress, fifty in
+    # Few calls of many steps keep Python out of the way; ten an epoch show the progress, forty in
     # all make a learning curve. Keras would take a rest of the steps from the next epoch.
-    steps, enough = learner.steps, max(10, 50 // recipe.epochs)
+    steps, enough = learner.steps, max(10, 40 // recipe.epochs)
     learner.compile(
         _optimizer(recipe, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),

@@ -226,8 +226,7 @@ def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
     """
     folder = cache_folder() / "drawings"
     sources = Path(__file__).read_bytes() + SHAPES.read_bytes() + np.__version__.encode()
-    digest = hashlib.sha256(sources).hexdigest()[:16]
-    path = folder / f"{digest}-{count}-{seed}-{none}.npz"
+    path = folder / f"{hashlib.sha256(sources).hexdigest()[:16]}-{count}-{seed}-{none}.npz"
     # Whatever zipfile and NumPy raise at a damaged file.
     with suppress(Exception), path.open("rb") as file, np.load(file) as found:
         return found["images"], found["labels"]

@@ -57,13 +57,13 @@ class Sweep:
     def suggest(self, trial: BaseTrial) -> Recipe:
         """The search space: a recipe of what `trial` suggests, or already has as its params."""
         convolutions = [f"filters_{i + 1}" for i in range(len(self.recipe.filters))]
-        choices = self.filters_choices
+        choices, batches = self.filters_choices, sorted({32, 64, 128, self.recipe.batch_size})
         return replace(
             self.recipe,
             epochs=self.epochs,
             filters=tuple(trial.suggest_categorical(name, choices) for name in convolutions),
             learning_rate=trial.suggest_float("learning_rate", *self.learning_rate_range, log=True),
-            batch_size=trial.suggest_categorical("batch_size", (32, 64, 128)),
+            batch_size=trial.suggest_categorical("batch_size", batches),
             label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         )
 
@@ -134,15 +134,13 @@ def _record_search(study: optuna.Study, sweep: Sweep) -> None:
     search = {name: as_text(value) for name, value in search.items()}
     # What a study recorded before a hyperparameter or a bound existed stands for.
     plain = {name: as_text(getattr(Recipe, name, 0)) for name in (*HYPERPARAMETERS, *SAME)}
-    if known := study.user_attrs.get("search"):
-        found = (plain | known).items()
-        differences = [f"{name}={text}" for name, text in found if search[name] != text]
-    else:  # begun by an earlier version
-        differences = ["search space"]
-        with suppress(ValueError):
-            for trial in study.get_trials(states=FINISHED):
-                sweep.suggest(trial)
-            differences = []
+    known = study.user_attrs.get("search", search)  # an earlier version recorded nothing
+    differences = [f"{k}={v}" for k, v in (plain | known).items() if search[k] != v]
+    try:
+        for trial in study.get_trials(deepcopy=False, states=FINISHED):
+            sweep.suggest(trial)
+    except ValueError:
+        differences = differences or ["search space"]
     if differences:
         told = f"study={study.study_name} exists with another {', '.join(differences)}"
         raise UserError(f"{told}; choose another name for this one.")
