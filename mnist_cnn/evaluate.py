@@ -76,12 +76,12 @@ def measure(
     seconds = {"evaluate_seconds": time.perf_counter() - started}
     predictions = answers[1].argmax(axis=1)
     correct, error = predictions == test.y, metrics.expected_calibration_error
-    scaled = test.y, metrics.calibrated(answers[1], temperature)
+    sure, honest = answers[1].max(1), metrics.calibrated(answers[1], temperature).max(1)
     intervals = {
         "test_accuracy": metrics.accuracy(correct),
         "test_loss": metrics.bootstrapped(metrics.cross_entropy, *answers),
-        "test_ece": metrics.bootstrapped(error, *answers),
-        "calibration/ece_calibrated": metrics.bootstrapped(error, *scaled),
+        "test_ece": metrics.bootstrapped(error, correct, sure),
+        "calibration/ece_calibrated": metrics.bootstrapped(error, correct, honest),
     }
     found = metrics.with_intervals(intervals) | seconds | {"calibration/temperature": temperature}
     found |= {end: found[f"interval/{end}"] for end in ("test_accuracy_low", "test_accuracy_high")}
@@ -112,12 +112,13 @@ def log_report(
 
     scaled = metrics.calibrated(probabilities, temperature)
     curves = {"as it is": probabilities, "with temperature": scaled}
-    bins = {name: metrics.calibration(split.y, given) for name, given in curves.items()}
-    right = f"confusion matrix, {np.trace(confusion):,} of {len(split):,} right"
+    right = predictions == split.y
+    bins = {name: metrics.calibration(right, given.max(1)) for name, given in curves.items()}
+    counted = f"confusion matrix, {right.sum():,} of {len(split):,} right"
     errors, wrong = (100 * metrics.error_matrix(confusion)).round(1), "errors, % of the true digit"
-    clean = (predictions == split.y)[: tables["robustness"].images[0]]
+    clean = right[: tables["robustness"].images[0]]
     figures = {
-        "confusion_matrix_plot": plots.confusion_matrix_plot(confusion, f"{title}: {right}"),
+        "confusion_matrix_plot": plots.confusion_matrix_plot(confusion, f"{title}: {counted}"),
         "confusion_matrix_error_plot": plots.confusion_matrix_plot(errors, f"{title}: {wrong}"),
         "calibration": plots.reliability_diagram(bins, f"Calibration, {title}"),
         "misclassified": plots.misclassified(split.x, split.y, scaled),

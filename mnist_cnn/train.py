@@ -36,13 +36,13 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
         images = log_dataset(data.train, dataset, "training", data.digest)
 
         taught = with_drawings(data, drawings) if drawings else data
-        epochs = LogEpochs()
+        epochs = LogEpochs(tell=True)
         cache_file = unlogged.cache_file(recipe, seed, taught.digest, about)
         if kept := unlogged.load(cache_file, recipe):
             print("This model is trained already, and was not logged: it is logged now.")
             fitted, epochs.metrics = kept
         else:
-            fitted = fit(recipe, taught, seed, callbacks=[epochs, PrintEpochs()])
+            fitted = fit(recipe, taught, seed, callbacks=[epochs])
 
         with unlogged.until_logged(cache_file, fitted, epochs.metrics):
             epochs.deliver()
@@ -98,15 +98,6 @@ def _log_model(model: keras.Model, name: str, x: np.ndarray) -> str:
     ).model_id
 
 
-class PrintEpochs(keras.callbacks.Callback):
-    """A line for each epoch that fits 80 columns."""
-
-    def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
-        told = "accuracy {accuracy:.4f}, val_accuracy {val_accuracy:.4f}, val_loss {val_loss:.4f}"
-        where = f"Epoch {epoch + 1}/{self.params['epochs']}: "
-        print(where + told.format(**logs) + f", {logs['epoch_seconds']:.1f} s", flush=True)
-
-
 class LogEpochs(keras.callbacks.Callback):
     """Sends the metrics of every epoch, the first as step 1, and by training step `batch/…`.
 
@@ -114,8 +105,9 @@ class LogEpochs(keras.callbacks.Callback):
     MLflow's asynchronous logging would lose it when its retries end, and orders nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: bool = False) -> None:
         super().__init__()
+        self.tell = tell  # in a line for each epoch that fits 80 columns
         self.metrics: unlogged.Metrics = []
         self.sent = 0
         self.before = (0, np.zeros(2))  # steps of this epoch at the last point of the curves, sums
@@ -138,6 +130,10 @@ class LogEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: D102
         self._add(logs, epoch + 1)
+        if self.tell:
+            told = "accuracy {accuracy:.4f}, val_accuracy {val_accuracy:.4f}, "
+            told += "val_loss {val_loss:.4f}, {epoch_seconds:.1f} s"
+            print(f"Epoch {epoch + 1}/{self.params['epochs']}:", told.format(**logs), flush=True)
         if epoch + 1 < self.params["epochs"]:
             with no_retries(), suppress(mlflow.MlflowException):  # a lost server stops no training
                 self.deliver()

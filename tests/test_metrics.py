@@ -78,15 +78,13 @@ def honest_and_boastful(n=20_000, boast=3.0):
 
 def test_calibration_error_is_near_0_only_for_the_honest():
     labels, honest, boastful = honest_and_boastful()
-    assert expected_calibration_error(labels, honest) < 0.015
-    wrong = expected_calibration_error(labels, boastful)
+    correct = honest.argmax(axis=1) == labels
+    assert expected_calibration_error(correct, honest.max(axis=1)) < 0.015
+    assert expected_calibration_error(correct, boastful.max(axis=1)) > 0.1
     # By definition: all answers in one bin, so the distance of the two means.
-    sure = np.full((8, 10), 0.05 / 9)
-    sure[:, 3] = 0.95
-    digits = np.array([3] * 6 + [4] * 2)
-    assert expected_calibration_error(digits, sure) == pytest.approx(0.95 - 6 / 8)
-    assert wrong > 0.1
-    bins = calibration(labels, boastful)
+    right, sure = np.arange(8) < 6, np.full(8, 0.95)
+    assert expected_calibration_error(right, sure) == pytest.approx(0.95 - 6 / 8)
+    bins = calibration(correct, boastful.max(axis=1))
     assert bins[0].sum() == len(labels)
 
 

@@ -168,17 +168,19 @@ def test_fgsm_is_the_one_by_hand(reader, digits):
         tape.watch(pixels)
         loss = keras.losses.sparse_categorical_crossentropy(digits.y, reader(pixels))
     by_hand = np.clip(x + np.float32(0.1) * np.sign(tape.gradient(loss, pixels)), 0, 1)
-    np.testing.assert_allclose(adversarial(reader, x, digits.y, 0.1)["fgsm"], by_hand, atol=1e-6)
+    np.testing.assert_allclose(
+        adversarial(reader, x, digits.y, 0.1)["fgsm_0.1"], by_hand, atol=1e-6
+    )
 
 
 def test_pgd_stays_within_its_bound_and_does_the_same_twice(reader, digits):
     x = scaled(digits.x)
-    bad = adversarial(reader, x, digits.y, 0.1)["pgd"]
+    bad = adversarial(reader, x, digits.y, 0.1)["pgd_0.1"]
     assert 0.09 < np.abs(bad - x).max() < 0.1001
     assert (bad.min(), bad.max()) == (0, 1)
-    np.testing.assert_array_equal(bad, adversarial(reader, x, digits.y, 0.1)["pgd"])
+    np.testing.assert_array_equal(bad, adversarial(reader, x, digits.y, 0.1)["pgd_0.1"])
     still = adversarial(reader, x, digits.y, 0.0)
-    np.testing.assert_array_equal(still["pgd"], x)
+    np.testing.assert_array_equal(still["pgd_0.0"], x)
 
 
 def test_a_stronger_attack_leaves_less(reader, digits):

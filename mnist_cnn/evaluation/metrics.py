@@ -82,22 +82,20 @@ def sure_from(labels: np.ndarray, probabilities: np.ndarray, wanted: float) -> f
     return float(min(thresholds[precision[:-1] >= wanted], default=1.0))
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> np.ndarray:
+def calibration(correct: np.ndarray, confidence: np.ndarray, bins: int = 15) -> np.ndarray:
     """Reliability diagram (Guo et al. 2017): float64 (3, bins) of count, confidence, accuracy.
 
-    The bins are of equal width in confidence; an empty one is all 0.
+    From booleans and confidences (n,). The bins are of equal width; an empty one is all 0.
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    index = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    index = np.clip((confidence.astype(np.float64) * bins).astype(int), 0, bins - 1)
     counts, *sums = (np.bincount(index, weights, bins) for weights in (None, confidence, correct))
     return np.stack([counts, *(total / np.maximum(counts, 1) for total in sums)])
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+def expected_calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
     """Mean distance between confidence and accuracy over 15 bins, weighted by their counts."""
-    counts, confidence, accuracy = calibration(labels, probabilities)
-    return float((counts * abs(confidence - accuracy)).sum() / counts.sum())
+    counts, mean, accuracy = calibration(correct, confidence)
+    return float((counts * abs(mean - accuracy)).sum() / counts.sum())
 
 
 def error_matrix(confusion: np.ndarray) -> np.ndarray:

@@ -70,10 +70,11 @@ def slices(images: Split, correct: np.ndarray) -> pd.DataFrame:
 def thirds(images: np.ndarray) -> dict[str, np.ndarray]:
     """Booleans (n,) by slice: thirds by thickness, slant and size. No ink: in none; empty: none."""
     x = images[..., 0] / 255.0
-    ink = x.sum(axis=(1, 2))
+    powers = np.stack([ROWS**0, ROWS, COLUMNS, ROWS * COLUMNS, ROWS**2], dtype=float)
+    sums = x.reshape(len(x), -1) @ powers.reshape(5, -1).T
+    ink, row, column, product, square = sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        dy, dx = (c - ((x * c).sum(axis=(1, 2)) / ink)[:, None, None] for c in (ROWS, COLUMNS))
-        slant = -(x * dx * dy).sum(axis=(1, 2)) / (x * dy**2).sum(axis=(1, 2))
+        slant = -(product - row * column / ink) / (square - row**2 / ink)
         # How far the ink is from its edge: 1 for a line of one pixel, more for a thick stroke.
         solid = x > 0.5
         depth = np.stack([ndimage.distance_transform_edt(image) for image in solid])
@@ -102,14 +103,13 @@ def behaviour(predict: Predict, images: Split) -> dict[str, float]:
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
     shifted = [predict(np.roll(x, step, (1, 2))).argmax(1) == before for step in steps]
     strokes = [predict(corrupted("thickness", x, s)).argmax(1) == before for s in (1, 2)]
-    rng = np.random.default_rng(0)
-    found = {
-        "shift_invariance": np.all(shifted, axis=0).mean(),
-        "thickness_invariance": np.all(strokes, axis=0).mean(),
-        "blank_confidence": predict(np.zeros_like(x[:1])).max(),
-        "noise_confidence": predict(rng.integers(0, 256, x.shape, np.uint8)).max(1).mean(),
+    noise = np.random.default_rng(0).integers(0, 256, x.shape, np.uint8)
+    return {
+        "behaviour/shift_invariance": float(np.all(shifted, axis=0).mean()),
+        "behaviour/thickness_invariance": float(np.all(strokes, axis=0).mean()),
+        "behaviour/blank_confidence": float(predict(np.zeros_like(x[:1])).max()),
+        "behaviour/noise_confidence": float(predict(noise).max(1).mean()),
     }
-    return {f"behaviour/{name}": float(value) for name, value in found.items()}
 
 
 def attacks(network: keras.Model, images: Split) -> dict[str, float]:
@@ -119,31 +119,32 @@ def attacks(network: keras.Model, images: Split) -> dict[str, float]:
     survive, or by 0.1: `fgsm`, a step along the sign of the gradient (Goodfellow et al. 2015), and
     `pgd`, 40 steps of 0.01 from a random start (Madry et al. 2018).
     """
-    found = {}
-    for epsilon in (0.1, 0.3):
-        for name, bad in adversarial(network, scaled(images.x), images.y, epsilon).items():
-            correct = network.predict(bad, batch_size=500, verbose=0).argmax(1) == images.y
-            found[f"attack/{name}_{epsilon}"] = accuracy(correct)
-    return with_intervals(found)
+    bad = adversarial(network, scaled(images.x), images.y, 0.1, 0.3)
+    answers = network.predict(np.concatenate(list(bad.values())), batch_size=500, verbose=0)
+    correct = answers.argmax(1).reshape(len(bad), -1) == images.y
+    return with_intervals({f"attack/{n}": accuracy(c) for n, c in zip(bad, correct, strict=True)})
 
 
 def adversarial(
-    network: keras.Model, x: np.ndarray, labels: np.ndarray, epsilon: float
+    network: keras.Model, x: np.ndarray, labels: np.ndarray, *epsilons: float
 ) -> dict[str, np.ndarray]:
-    """`x`, float32 images in [0, 1], as `fgsm` and `pgd` change it by at most `epsilon` a pixel."""
-    with warnings.catch_warnings(action="ignore"):  # that PyTorch is not installed
-        # Here, for it takes two seconds that the other parts need not spend.
-        from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentTensorFlowV2
+    """`x`, float32 images in [0, 1], changed by at most `epsilon` a pixel: `fgsm_0.1` and so on."""
+    with warnings.catch_warnings(action="ignore"):  # no PyTorch; here, for others need not wait
+        from art.attacks.evasion import FastGradientMethod
+        from art.attacks.evasion import ProjectedGradientDescentTensorFlowV2 as ProjectedGradient
         from art.estimators.classification import TensorFlowV2Classifier
 
     # Keras takes it from the logits, so a network that is sure has a gradient still. It holds the
     # network, for ART's many steps take half the time when they call one graph.
     loss = tf.function(lambda y, x: keras.losses.CategoricalCrossentropy()(y, network(x)))
     art = TensorFlowV2Classifier(lambda x, training: x, 10, (28, 28, 1), loss, clip_values=(0, 1))
-    options = {"eps": epsilon, "batch_size": 200}
-    fgsm = FastGradientMethod(art, **options)
-    pgd = ProjectedGradientDescentTensorFlowV2(
-        art, eps_step=0.01, max_iter=40, num_random_init=1, verbose=False, **options
-    )
-    np.random.seed(0)  # for the same random start each time; it takes no generator
-    return {"fgsm": fgsm.generate(x, labels), "pgd": pgd.generate(x, labels)}
+    y = np.eye(10, dtype=np.float32)[labels]
+    found: dict[str, np.ndarray] = {}
+    for epsilon in epsilons:
+        options = {"eps": epsilon, "batch_size": 200}
+        fgsm = FastGradientMethod(art, **options)
+        steps = {"eps_step": 0.01, "max_iter": 40, "num_random_init": 1, "verbose": False}
+        pgd = ProjectedGradient(art, **steps, **options)
+        np.random.seed(0)  # for the same random start each time; it takes no generator
+        found |= {f"fgsm_{epsilon}": fgsm.generate(x, y), f"pgd_{epsilon}": pgd.generate(x, y)}
+    return found

@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -192,9 +192,13 @@ def _cached(dataset: str) -> Path:
     return folder
 
 
+# Once a process, while a file keeps its time and size: `main` reads the data three times.
+_md5 = lru_cache(lambda path, *state: hashlib.md5(path.read_bytes()).hexdigest())
+
+
 def _damaged(folder: Path, dataset: str) -> bool:
     files = {folder / name: digest for name, digest in FILES[dataset].items()}
-    found = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    found = {p: _md5(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files if p.is_file()}
     return found != files
 
 
