@@ -137,10 +137,10 @@ def _record_search(study: optuna.Study, sweep: Sweep) -> None:
     known = study.user_attrs.get("search", search)  # an earlier version recorded nothing
     differences = [f"{k}={v}" for k, v in (plain | known).items() if search[k] != v]
     try:
-        for trial in study.get_trials(deepcopy=False, states=FINISHED):
+        for trial in () if differences else study.get_trials(deepcopy=False, states=FINISHED):
             sweep.suggest(trial)
     except ValueError:
-        differences = differences or ["search space"]
+        differences = ["search space"]
     if differences:
         told = f"study={study.study_name} exists with another {', '.join(differences)}"
         raise UserError(f"{told}; choose another name for this one.")
