@@ -67,7 +67,7 @@ def principal_filters(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def fuse_norms(model: keras.Model) -> None:
-    """Let BatchNormalization learn by one operation, where Keras 3 makes twenty; files stay."""
+    """Let BatchNormalization learn by one operation, not Keras 3's twenty; saved as before."""
 
     def call(self: Any, x: tf.Tensor, training: bool = False, mask: Any = None) -> tf.Tensor:
         if not training:
