@@ -2,10 +2,10 @@
 
     python -m scripts.measure_sweeps FOLDER [FASHION_MNIST]
 
-On each set `tune` sweeps with SEEDS, by TPE and by random search with as many trials. The best of
-each sweep, and the recipe with as many epochs, are then trained with the seeds of OTHERS. The last
-argument is Fashion-MNIST as `dataset` takes it. FOLDER keeps sets, store, studies and accuracies:
-the same command goes on where it was ended.
+On each set `tune` sweeps with SEEDS, by TPE and by random search for as long as TPE's trials took.
+The best of each sweep, and the recipe with as many epochs, are then trained with the seeds of
+OTHERS. The last argument is Fashion-MNIST as `dataset` takes it. FOLDER keeps sets, store, studies
+and accuracies: the same command goes on where it was ended.
 """
 
 import json
@@ -27,6 +27,7 @@ from mnist_cnn.learning.data import load_test, load_training
 from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.model import predict
 from mnist_cnn.recipes import FAST, HYPERPARAMETERS, Recipe
+from mnist_cnn.tracking import runs
 
 SEEDS, OTHERS = (0, 1, 2), (101, 102, 103, 104, 105)
 SAMPLERS = ("tpe", "random")
@@ -48,14 +49,26 @@ def write_set(path: Path, turned: bool) -> None:
     np.savez(path, **arrays)
 
 
+def durations(folder: Path, study: str) -> pd.Series:
+    """Seconds of each trial of a study that has ended."""
+    storage = f"sqlite:///{folder}/tune.db"
+    if study not in optuna.get_all_study_names(storage):
+        return pd.Series(dtype=float)
+    table = optuna.load_study(study_name=study, storage=storage).trials_dataframe()
+    return table[table.state.isin(["COMPLETE", "PRUNED"])].duration.dt.total_seconds()
+
+
 def swept(folder: Path, dataset: str, name: str, sampler: str, seed: int) -> tuple[Recipe, float]:
     """The best recipe of a sweep, and the seconds of all runs that it took; swept if it is not."""
     study = f"{name} {sampler} {seed}"
     how = {"dataset": dataset, "sampler": sampler, "seed": seed, "study": study}
-    command = [sys.executable, "-m", "mnist_cnn", "tune"]
-    command += [f"--{option}={value}" for option, value in how.items()]
     query = f"tags.verb = 'tune' and params.study = '{study}'"
     while not (ended := mlflow.search_runs(filter_string=f"{query} and status = 'FINISHED'")).size:
+        if sampler == "random":
+            left = durations(folder, f"{name} tpe {seed}").sum() - durations(folder, study).sum()
+            how |= {"trials": 1000, "timeout": max(1, round(left / runs.cores()))}
+        command = [sys.executable, "-m", "mnist_cnn", "tune"]
+        command += [f"--{option}={value}" for option, value in how.items()]
         print(" ".join(command), flush=True)
         subprocess.run(command, cwd=folder, check=True)
     best = mlflow.artifacts.load_dict(f"{ended.artifact_uri[0]}/best_params.json")
@@ -107,6 +120,8 @@ def measure(folder: Path, name: str, dataset: str) -> list[dict[str, str]]:
             row[f"{kind}, tuned"] = f"{100 * mine[i].mean():.2f} ± {100 * mine[i].std(ddof=1):.2f}"
             row[f"{kind}, gain"] = difference(mine[i], before[i])
             row[f"{kind}, to the other"] = difference(mine[i], others[i])
+        trials = [len(durations(folder, f"{name} {sampler} {seed}")) for seed in SEEDS]
+        row["trials a sweep"] = ", ".join(map(str, trials))
         row["s a sweep"] = ", ".join(f"{found[sampler, seed][1]:.0f}" for seed in SEEDS)
         rows.append(row)
     return rows
