@@ -4,8 +4,8 @@
 
 Worker processes, study and heartbeats as in a sweep, by TPE. What a trial does: nothing, which
 shows what the storage bears; all but to train, which shows what the server bears too; or an epoch
-of the recipe `fast` with 32 filters on MNIST, in a fifth of the trials. Lost: trials that failed or never ended.
-Duplicates: more than were asked for, or with the parameters of another.
+of the recipe `fast` with 32 filters on MNIST, in a fifth of the trials. Lost: trials that failed or
+never ended. Duplicates: more than were asked for, or with the parameters of another.
 """
 
 import os
