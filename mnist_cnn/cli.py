@@ -100,7 +100,7 @@ _VERBS = (
         _option("timeout", "0", "seconds until no trial begins; 0: none", whole(0, 10**7)),
         _option("filters_choices", "8,16,20,32,48,64,96,128", "of each", wholes(1, 1024, "all")),
         _option("learning_rate_range", "0.02,0.5", "of the learning rate", types.RATES),
-        _option("objective", "accuracy", "front: few parameters too", one_of("accuracy", "front")),
+        _option("objective", "likelihood", "front: accuracy against size", types.OBJECTIVES),
         _option("max_parameters", "0", "most of a model; 0: any number", whole(0, 10**9)),
         _option("max_kilobytes", "0", "most of its TensorFlow.js files; 0: any", whole(0, 10**6)),
         _option("sampler", "tpe", "how to choose; random to compare", one_of("tpe", "random")),

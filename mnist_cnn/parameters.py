@@ -113,6 +113,7 @@ def _model(text: str) -> str:
 TEXT = ValueType("any text", str)
 PATH = ValueType("a path", _path)
 FORMATS = one_of("tfjs_layers_model", "tfjs_graph_model")
+OBJECTIVES = one_of("likelihood", "accuracy", "front")
 WIDTHS = one_of("none", "float16", "uint16", "uint8", "auto")
 RATES = ValueType(
     "two numbers LOW,HIGH, rising, above 0 and up to 10",

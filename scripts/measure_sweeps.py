@@ -2,7 +2,8 @@
 
     python -m scripts.measure_sweeps FOLDER [FASHION_MNIST]
 
-On each set `tune` sweeps with SEEDS, by TPE and by random search for as long as TPE's trials took.
+On each set `tune` sweeps with SEEDS, as it does by default (TPE, some trials end early), and by
+plain random search, where none ends early, for as long as the trials of the default took.
 The best of each sweep, and the recipe with as many epochs, are then trained with the seeds of
 OTHERS. The last argument is Fashion-MNIST as `dataset` takes it. FOLDER keeps sets, store, studies
 and accuracies: the same command goes on where it was ended.
@@ -61,12 +62,13 @@ def durations(folder: Path, study: str) -> pd.Series:
 def swept(folder: Path, dataset: str, name: str, sampler: str, seed: int) -> tuple[Recipe, float]:
     """The best recipe of a sweep, and the seconds of all runs that it took; swept if it is not."""
     study = f"{name} {sampler} {seed}"
-    how = {"dataset": dataset, "sampler": sampler, "seed": seed, "study": study}
+    how: dict[str, Any] = {"dataset": dataset, "sampler": sampler, "seed": seed, "study": study}
     query = f"tags.verb = 'tune' and params.study = '{study}'"
     while not (ended := mlflow.search_runs(filter_string=f"{query} and status = 'FINISHED'")).size:
         if sampler == "random":
             left = durations(folder, f"{name} tpe {seed}").sum() - durations(folder, study).sum()
             how |= {"trials": 1000, "timeout": max(1, round(left / runs.cores()))}
+            how["pruner"] = "none"  # plain random search, as it is known
         command = [sys.executable, "-m", "mnist_cnn", "tune"]
         command += [f"--{option}={value}" for option, value in how.items()]
         print(" ".join(command), flush=True)

@@ -45,7 +45,7 @@ def test_a_new_version_follows_its_numbers_and_promote_goes_back(old, small):
 def test_its_study_goes_on(old, small, monkeypatch, capsys):
     monkeypatch.setattr(tune, "_train_the_best", lambda *_: None)
     command = ["tune", "--dataset", str(small), "--trials", "3", "--workers", "1"]
-    command += ["--batch_size", "128"]  # as the recipe had it
+    command += ["--batch_size", "128", "--objective", "accuracy"]  # as they were
     assert cli.run([*command, "--epochs", "1", "--filters_choices", "2,8"]) == 1
     assert "exists with another search space" in capsys.readouterr().err
     assert cli.run([*command, "--epochs", "1", "--filters_choices", "2,4"]) == 0

@@ -70,6 +70,12 @@ def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Geometric mean of p(label), once the temperature is the best: exp(-cross-entropy), to 1.0."""
+    honest = calibrated(probabilities, best_temperature(labels, probabilities))
+    return float(np.exp(-cross_entropy(labels, honest)))
+
+
 def sure_from(labels: np.ndarray, probabilities: np.ndarray, wanted: float) -> float:
     """The lowest confidence from which on the share of correct predictions is at least `wanted`.
 

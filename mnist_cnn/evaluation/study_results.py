@@ -12,8 +12,8 @@ from mnist_cnn.learning.study import COST, ended
 from mnist_cnn.parameters import UserError
 
 
-def most_accurate(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial of the highest validation accuracy, the first of equals."""
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial of the highest value, for the front its accuracy; the first of equals."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max(complete, key=lambda trial: trial.values[0], default=None)
 
@@ -24,23 +24,25 @@ def summary(study: optuna.Study) -> str:
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     recipe = study.user_attrs.get("search", {}).get("recipe", "a recipe")
     told = f"{len(trials)} trials of {recipe}, {pruned} of them ended early."
-    if best := most_accurate(study):
-        told += f" The most accurate on validation is {described(best)}."
+    if best := best_trial(study):
+        told += f" The best on validation is {described(best)}."
     return told
 
 
 def described(trial: FrozenTrial) -> str:
-    """Number, validation accuracy and parameters of a trial that has ended."""
-    accuracy = f"{trial.values[0]:.4f}" if trial.values else "ended early"
+    """Number, value, validation accuracy and parameters of a trial that has ended."""
+    value = f"{trial.values[0]:.4f}" if trial.values else "ended early"
+    if accuracy := trial.user_attrs.get("val_accuracy"):
+        value += f" (accuracy {accuracy:.4f})"
     params = (f"{name}={value:.3g}" for name, value in trial.params.items())
-    return f"trial {trial.number}: {accuracy} with {', '.join(params)}"
+    return f"trial {trial.number}: {value} with {', '.join(params)}"
 
 
 def finalists(study: optuna.Study, images: int, count: int) -> list[FrozenTrial]:
     """The trials to try with other seeds, the best first. Raises UserError if none is complete.
 
-    Searched for accuracy, the `count` most accurate, of equals the cheapest. Searched for the
-    front, one: the cheapest within a standard error of the best on `images` (Breiman et al. 1984).
+    Of one objective the `count` best, of equals the cheapest. Of the front one: the cheapest
+    within a standard error of the most accurate on `images` (Breiman et al. 1984).
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
@@ -65,7 +67,9 @@ def report(study: optuna.Study) -> str:
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
     visual = optuna.visualization
-    both: dict[str, Any] = {"targets": lambda trial: (trial.values[0], trial.user_attrs[COST])}
+    both: dict[str, Any] = {
+        "targets": lambda t: (t.user_attrs.get("val_accuracy", t.values[0]), t.user_attrs[COST])
+    }
     front = visual.plot_pareto_front(study, target_names=["val_accuracy", COST], **both)
     front.update_traces(marker_showscale=False, marker_color="steelblue").update_yaxes(type="log")
     front.update_layout(title="Accuracy against cost; red: the best").data[-1].marker.color = "red"
