@@ -1,9 +1,11 @@
 """`python -m mnist_cnn VERB --name value ...`."""
 
+import atexit
 import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 
@@ -29,4 +31,9 @@ if __name__ == "__main__":
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     from mnist_cnn.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # TensorFlow takes a quarter of a second to be taken apart, and all that was open is closed.
+    atexit._run_exitfuncs()
+    with suppress(OSError, AttributeError):  # a reader that is gone, or no output at all
+        sys.stdout.flush()
+    os._exit(code)

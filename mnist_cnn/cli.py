@@ -47,6 +47,8 @@ def _verb(name: str, what: str, *rows: click.Option) -> click.Command:
         global verb_has_begun
         gc.disable()  # it takes a quarter of the imports' time to find that all of it stays
         try:
+            if dataset := values.get("dataset"):
+                import_module("mnist_cnn.learning.data").begin_loading(dataset)
             action = getattr(import_module(f"mnist_cnn.{name}"), name)
         except RuntimeError as error:  # MLflow's, in `docker --user 12345`
             raise types.UserError(f"{str(error).rstrip('.')}: set HOME to a folder.") from None

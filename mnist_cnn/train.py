@@ -2,8 +2,10 @@
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from mlflow.data.numpy_dataset import NumpyDataset, from_numpy
 from mlflow.entities import Metric
 
 from mnist_cnn.browser.drawings import read
-from mnist_cnn.evaluation import plots
 from mnist_cnn.learning.backend import keras
 from mnist_cnn.learning.data import Split, Training, load_training
 from mnist_cnn.learning.fit import fit
@@ -34,6 +35,8 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
         settings["dataset_digest"] = data.digest
         runs.log_params({"dataset_digest": data.digest, **about})
         images = log_dataset(data.train, dataset, "training", data.digest)
+        # Matplotlib comes while TensorFlow's threads work and Python waits for them.
+        importing = ThreadPoolExecutor(1).submit(import_module, "mnist_cnn.evaluation.plots")
 
         taught = with_drawings(data, drawings) if drawings else data
         epochs = LogEpochs(tell=True)
@@ -43,6 +46,7 @@ def train(recipe: Recipe, seed: int, dataset: str, drawings: str | None = None) 
             fitted, epochs.metrics = kept
         else:
             fitted = fit(recipe, taught, seed, callbacks=[epochs])
+        plots = importing.result()
 
         with unlogged.until_logged(cache_file, fitted, epochs.metrics):
             epochs.deliver()

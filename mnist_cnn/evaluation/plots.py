@@ -27,12 +27,13 @@ def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> F
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         training, validation = (curves[f"{kind}{name}"].dropna() for kind in ("batch/", "val_"))
         validation.index *= training.index[-1] / validation.index[-1]
-        training.plot(ax=axis, label="training", legend=True)
-        validation.plot(ax=axis, style="o-", label="validation, after each epoch", legend=True)
+        axis.plot(training, label="training")  # not by pandas, which imports pyplot for it
+        axis.plot(validation, "o-", label="validation, after each epoch")
         shown = pd.concat([training.iloc[len(training) // 10 :], validation])  # the start is steep
         space = 0.05 * np.ptp(shown) + 1e-3
         axis.set(xlabel="step", ylabel=name, ylim=(shown.min() - space, shown.max() + space))
         axis.grid(alpha=0.3)
+        axis.legend()
     return figure
 
 

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -76,6 +77,27 @@ def load_training(dataset: str) -> Training:
 
     Raises UserError for data, test images too, that is missing, damaged or of another kind.
     """
+    begun = _begun.pop(dataset, None)
+    return (begun and begun.result()) or _training(dataset)
+
+
+_begun: dict[str, Future[Training | None]] = {}
+
+
+def begin_loading(dataset: str) -> None:
+    """Load in a thread what the next `load_training` returns or raises, unless it is to be fetched.
+
+    The files are read and digested on another core while Python imports TensorFlow.
+    """
+
+    def load() -> Training | None:  # a download is for the main thread, which Ctrl-C interrupts
+        fetch = dataset in FILES and _damaged(cache_folder() / dataset, dataset)
+        return None if fetch else _training(dataset)
+
+    _begun[dataset] = ThreadPoolExecutor(1).submit(load)
+
+
+def _training(dataset: str) -> Training:
     split = _read(dataset, "train")
     held_out = len(split) // 12
     if held_out == 0:
