@@ -104,10 +104,7 @@ def _verdict(
 
 
 def _largest_loss(models: list, correct: list[np.ndarray], images: Split) -> tuple[float, str]:
-    """What the first of two models is proven to lose most, and where: a corruption or a slice.
-
-    `correct`: booleans (n,), which images each predicts correctly.
-    """
+    """What the first of two models is proven to lose most, and where; `correct`: booleans (n,)."""
     slices = robustness.thirds(images.x)
     found = {name: [mine[few] for mine in correct] for name, few in slices.items()}
     with robustness.corruptions(images.x[:CORRUPTED]) as every:

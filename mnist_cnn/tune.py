@@ -171,8 +171,9 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
     # Raised outside of the run: pruned is not failed.
     if not fitted:
         raise optuna.TrialPruned
-    front, name = sweep.objective == "front", f"val_{sweep.objective}"
-    return (facts["val_accuracy"], cost) if front else facts[name]
+    if sweep.objective == "front":
+        return facts["val_accuracy"], cost
+    return facts[f"val_{sweep.objective}"]
 
 
 def _measured(fitted: Fitted, data: Training) -> dict[str, float]:
@@ -227,8 +228,7 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     tried = {}
     for trial in trials:
         finalist = replace(sweep.suggest(trial), epochs=max(sweep.epochs, sweep.recipe.epochs))
-        likelihood = np.mean(scores(finalist, "likelihood"))
-        told = f"{spread(finalist)}, likelihood {likelihood:.4f}"
+        told = f"{spread(finalist)}, likelihood {np.mean(scores(finalist, 'likelihood')):.4f}"
         print(f"Trial {trial.number}: val_accuracy {told}.", flush=True)
         tried[f"trial {trial.number}"] = finalist
     mlflow.log_dict({name: measured(recipe) for name, recipe in tried.items()}, "finalists.json")

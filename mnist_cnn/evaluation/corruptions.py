@@ -30,10 +30,7 @@ class Corruption(NamedTuple):
 
 
 def corrupted(name: str, images: np.ndarray, strength: int | None = None) -> np.ndarray:
-    """Images uint8 (n, 28, 28, 1) corrupted, of the same type; None is the published strength.
-
-    The same images, corruption (one of CORRUPTIONS) and strength (1 to 5) give the same result.
-    """
+    """Images uint8 (n, 28, 28, 1) corrupted, each time alike; strength 1 to 5, None: published."""
     chosen = CORRUPTIONS[name]
     strength = strength or chosen.published
     rng = np.random.default_rng([*name.encode(), strength])

@@ -89,10 +89,7 @@ def sure_from(labels: np.ndarray, probabilities: np.ndarray, wanted: float) -> f
 
 
 def calibration(correct: np.ndarray, confidence: np.ndarray, bins: int = 15) -> np.ndarray:
-    """Reliability diagram (Guo et al. 2017): float64 (3, bins) of count, confidence, accuracy.
-
-    From booleans and confidences (n,). The bins are of equal width; an empty one is all 0.
-    """
+    """Reliability diagram (Guo et al. 2017), float64 (3, bins): count, confidence, accuracy."""
     index = np.clip((confidence.astype(np.float64) * bins).astype(int), 0, bins - 1)
     counts, *sums = (np.bincount(index, weights, bins) for weights in (None, confidence, correct))
     return np.stack([counts, *(total / np.maximum(counts, 1) for total in sums)])
@@ -105,18 +102,14 @@ def expected_calibration_error(correct: np.ndarray, confidence: np.ndarray) -> f
 
 
 def error_matrix(confusion: np.ndarray) -> np.ndarray:
-    """Confusion matrix (10, 10) by row sums with a zero diagonal: where each digit's errors go.
-
-    A row without images stays zero. As in Geron, Hands-On Machine Learning, chapter 3.
-    """
+    """Confusion matrix by row sums, zero diagonal (Geron, Hands-On Machine Learning, chapter 3)."""
     return confusion * (1 - np.eye(10)) / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
 
 
 def mcnemar(new_correct: np.ndarray, old_correct: np.ndarray) -> tuple[float, Interval]:
     """Exact one-sided McNemar test (McNemar 1947) that `new` is better; booleans (n,) each.
 
-    Its p-value, and the gain of accuracy; the interval of the gain is Clopper and Pearson's for the
-    share of `new` in the differences.
+    Its p-value, and the gain of accuracy with Clopper and Pearson's interval of the differences.
     """
     better, differ = (new_correct & ~old_correct).sum(), (new_correct != old_correct).sum()
     if differ == 0:

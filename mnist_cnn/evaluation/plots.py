@@ -17,10 +17,7 @@ def _axes(title: str, width: float, height: float, columns: int = 1) -> tuple[Fi
 
 
 def training_curves(metrics: list[tuple[str, float, int, int]], title: str) -> Figure:
-    """Loss and accuracy by training step, on the training and the validation images.
-
-    `metrics`: name, value, time and step of `batch/loss`, `val_loss` (its step is the epoch) ….
-    """
+    """Loss and accuracy by training step, from name, value, time, step (of `val_…` the epoch)."""
     table = pd.DataFrame(metrics, columns=["name", "value", "time", "step"])
     curves = table.pivot(index="step", columns="name", values="value")
     figure, axes = _axes(title, 11, 4.5, columns=2)
@@ -50,17 +47,13 @@ def confusion_matrix_plot(values: np.ndarray, title: str) -> Figure:
 
 
 def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
-    """Accuracy against confidence, each curve of `metrics.calibration`.
-
-    A point's area grows with the root of its share: a bin of few images is hardly seen.
-    """
+    """Accuracy against confidence, each curve of `metrics.calibration`; few images: small dots."""
     figure, (axis,) = _axes(title, 6, 6)
     axis.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
     for name, (counts, confidence, accuracy) in curves.items():
         areas = 1000 * np.sqrt(counts / counts.sum())
         axis.scatter(confidence, accuracy, areas, label=name, alpha=0.7)
-    axis.set_xlabel("confidence", fontsize=14)
-    axis.set_ylabel("accuracy", fontsize=14)
+    axis.set(xlabel="confidence", ylabel="accuracy")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=14, markerscale=0.5, loc="lower right")
     return figure
@@ -69,8 +62,7 @@ def reliability_diagram(curves: dict[str, np.ndarray], title: str) -> Figure:
 def robustness(table: pd.DataFrame, clean: np.ndarray, title: str) -> Figure:
     """Accuracy under each corruption at its published strength, the worst on top, with intervals.
 
-    `table`: of `robustness.under_corruption`; `clean`: booleans (n,), which of the same images are
-    predicted correctly uncorrupted. Other strengths are dots.
+    `table`: of `robustness.under_corruption`; `clean`: booleans (n,), correct if uncorrupted.
     """
     shown = table[table.published].sort_values("accuracy", ascending=False)
     title += f": accuracy under corruption\ndashed: uncorrupted ({100 * clean.mean():.1f} %)"

@@ -67,10 +67,9 @@ def report(study: optuna.Study) -> str:
     if len(study.directions) > 1:  # with one objective Optuna takes that one by itself
         of = {"target": lambda trial: 1 - trial.values[0], "target_name": "validation error"}
     visual = optuna.visualization
-    both: dict[str, Any] = {
-        "targets": lambda t: (t.user_attrs.get("val_accuracy", t.values[0]), t.user_attrs[COST])
-    }
-    front = visual.plot_pareto_front(study, target_names=["val_accuracy", COST], **both)
+    names: Any = ["val_accuracy", COST]
+    both: Any = lambda t: [t.user_attrs.get(name, t.values[0]) for name in names]  # noqa: E731
+    front = visual.plot_pareto_front(study, target_names=names, targets=both)
     front.update_traces(marker_showscale=False, marker_color="steelblue").update_yaxes(type="log")
     front.update_layout(title="Accuracy against cost; red: the best").data[-1].marker.color = "red"
     # Warned of: that importance is for low errors, as it is meant to be, or of too few trials.

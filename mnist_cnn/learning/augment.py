@@ -25,10 +25,7 @@ def distorted(images: tf.Tensor, strength: float, seed: list) -> tf.Tensor:
 
 
 def disturbed(images: tf.Tensor, share: float | tf.Tensor, seed: list) -> tf.Tensor:
-    """Images float32 (n, 28, 28, 1) in [0, 1], a `share` of them in another look.
-
-    They are the first: a batch is in random order, and the rest then costs nothing.
-    """
+    """Images float32 (n, 28, 28, 1) in [0, 1], the first `share` of a batch in another look."""
     wanted = share * tf.cast(tf.shape(images)[0], tf.float32)
     count = tf.cast(wanted + tf.random.stateless_uniform([], seed), tf.int32)  # right on average
     some = images[:count]
@@ -81,10 +78,7 @@ def _outlines(images: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
 
 
 def _line(draws: tf.Tensor) -> tf.Tensor:
-    """Ink of a line at any angle, in 0.3 of the images: straight or a zigzag, whole or in dashes.
-
-    `draws` are uniform in [0, 1), (9, n, 1, 1, 1); the ink is (n, 28, 28, 1), from 0 to 1.
-    """
+    """Ink (n, 28, 28, 1) of lines in 0.3 of the images; `draws`: uniform, (9, n, 1, 1, 1)."""
     turn, across, down, period, wave, height, dashes, width, shown = tf.unstack(draws)
     x, y = tf.range(28.0)[:, None] - 27 * across, tf.range(28.0)[:, None, None] - 27 * down
     cos, sin = tf.cos(np.pi * turn), tf.sin(np.pi * turn)
@@ -96,10 +90,7 @@ def _line(draws: tf.Tensor) -> tf.Tensor:
 
 
 def _patched(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Images with a rectangle or a bar in most of them, of one grey or turned to the negative.
-
-    `draws` are uniform in [0, 1), (6, n, 1, 1, 1).
-    """
+    """Most with a rectangle or bar, grey or negative; `draws`: uniform, (6, n, 1, 1, 1)."""
     across, down, width, height, look, kind = tf.unstack(draws)
     places = tf.range(28.0)
     width, height = 1 + 9 * width**2, 1 + 9 * height**2

@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import tarfile
 import tempfile
 import zlib
@@ -31,20 +32,10 @@ IDX = {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}
 NPZ = {"train": ("x_train", "y_train"), "t10k": ("x_test", "y_test")}
 
 # md5 of the files as they are published; the arrays are their contents behind a header.
-FILES = {
-    "mnist": {
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    },
-    "fashion_mnist": {
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-    },
-}
+FILES: dict[str, dict[str, str]] = {"mnist": {}, "fashion_mnist": {}}
+for _line in Path(__file__).with_name("datasets.md5").read_text().splitlines():
+    _digest, _dataset, _file = re.split("[ /]+", _line)
+    FILES[_dataset][_file] = _digest
 
 # What the owner of the machine can set right: a full disk, no right, a file for a folder.
 UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -78,23 +69,15 @@ def load_training(dataset: str) -> Training:
     Raises UserError for data, test images too, that is missing, damaged or of another kind.
     """
     begun = _begun.pop(dataset, None)
-    return (begun and begun.result()) or _training(dataset)
+    return begun.result() if begun else _training(dataset)
 
 
-_begun: dict[str, Future[Training | None]] = {}
+_begun: dict[str, Future[Training]] = {}
 
 
 def begin_loading(dataset: str) -> None:
-    """Load in a thread what the next `load_training` returns or raises, unless it is to be fetched.
-
-    The files are read and digested on another core while Python imports TensorFlow.
-    """
-
-    def load() -> Training | None:  # a download is for the main thread, which Ctrl-C interrupts
-        fetch = dataset in FILES and _damaged(cache_folder() / dataset, dataset)
-        return None if fetch else _training(dataset)
-
-    _begun[dataset] = ThreadPoolExecutor(1).submit(load)
+    """Load in a thread, while Python imports, what the next `load_training` returns or raises."""
+    _begun[dataset] = ThreadPoolExecutor(1).submit(_training, dataset)
 
 
 def _training(dataset: str) -> Training:

@@ -99,10 +99,7 @@ def ways() -> list[Way]:
 
 
 def _curve(points: np.ndarray, per: int, tension: np.ndarray) -> np.ndarray:
-    """Points (n, (m - 1) per + 1, 2) along the Catmull-Rom spline through points (n, m, 2).
-
-    `tension` (n,): 0 for straight lines instead, 1 for the spline.
-    """
+    """Points (n, (m - 1) per + 1, 2) along Catmull-Rom splines; `tension` (n,): 0 is straight."""
     count = points.shape[1]
     padded = np.pad(points, ((0, 0), (1, 1), (0, 0)), "reflect", reflect_type="odd")
     at = np.linspace(0, count - 1, (count - 1) * per + 1)
@@ -115,10 +112,7 @@ def _curve(points: np.ndarray, per: int, tension: np.ndarray) -> np.ndarray:
 
 
 def draw(way: Way, count: int, rng: Generator, style: Generator) -> list[np.ndarray]:
-    """The strokes of `count` drawings in one way, each (count, s, 2) in a box of about 1.
-
-    The same state of `style` gives the same proportions, warp, slant and tremor: the same writer.
-    """
+    """The strokes, each (count, s, 2), of drawings in one way; the same `style`: one writer's."""
     size = np.ptp(way.control, axis=0).max()
     sloppy = size * np.exp(rng.uniform(np.log(0.008), np.log(0.05), (count, 1, 1)))
     control = way.control + sloppy * rng.normal(0, 1, (count, *way.control.shape))
@@ -188,10 +182,7 @@ def mixtures(rng: Generator) -> list[Way]:
 
 
 def generated(count: int, seed: int, none: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Drawn images uint8 (count, 28, 28, 1) and labels int8 (count,), -1 for a share `none`.
-
-    Every digit comes equally often, and so does every way of it.
-    """
+    """Drawn images uint8 (count, 28, 28, 1) and labels int8 (count,), -1 for a share `none`."""
     rng = np.random.default_rng([seed, 22])
     others = round(count * none)
     labels = np.concatenate([np.arange(count - others) % 10, np.full(others, -1)])
@@ -220,10 +211,7 @@ def _drawn(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
-    """`generated`, from the cache folder if it is there; the newest KEPT files stay, 11 MB each.
-
-    A file appears whole or not at all, and one that is damaged is made anew.
-    """
+    """`generated`, kept in the cache folder: the newest KEPT files, each whole, of 11 MB each."""
     folder = cache_folder() / "drawings"
     sources = Path(__file__).read_bytes() + SHAPES.read_bytes() + np.__version__.encode()
     path = folder / f"{hashlib.sha256(sources).hexdigest()[:16]}-{count}-{seed}-{none}.npz"
