@@ -1,12 +1,12 @@
 """What a default sweep gains on data that nobody tuned for, as two tables of Markdown.
 
-    python -m scripts.measure_sweeps FOLDER [FASHION_MNIST]
+    python -m scripts.measure_sweeps FOLDER [FASHION_MNIST [SET ...]]
 
 On each set `tune` sweeps with SEEDS, as it does by default (TPE, some trials end early), and by
 plain random search, where none ends early, for as long as the trials of the default took.
 The best of each sweep, and the recipe with as many epochs, are then trained with the seeds of
-OTHERS. The last argument is Fashion-MNIST as `dataset` takes it. FOLDER keeps sets, store, studies
-and accuracies: the same command goes on where it was ended.
+OTHERS. FASHION_MNIST is that set as `dataset` takes it; SET is one of SETS, by default all. FOLDER
+keeps sets, store, studies and accuracies: the same command goes on where it was ended.
 """
 
 import json
@@ -32,6 +32,7 @@ from mnist_cnn.tracking import runs
 
 SEEDS, OTHERS = (0, 1, 2), (101, 102, 103, 104, 105)
 SAMPLERS = ("tpe", "random")
+SETS = ("Fashion-MNIST", "6,000 images", "turned")
 
 
 def write_set(path: Path, turned: bool) -> None:
@@ -151,17 +152,20 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     os.environ |= {"PYTHONPATH": os.getcwd(), "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-    sets = {"Fashion-MNIST": sys.argv[2] if len(sys.argv) > 2 else "fashion_mnist"}
-    for name, turned in (("6,000 images", False), ("turned", True)):
-        path = folder / f"{name.replace(',', '').replace(' ', '_')}.npz"
-        if not path.exists():
-            write_set(path.with_suffix(".part.npz"), turned)
-            os.replace(path.with_suffix(".part.npz"), path)
-        sets[name] = str(path)
-    rows = [row for name, dataset in sets.items() for row in measure(folder, name, dataset)]
+    rows, shares = [], {}
+    for name in sys.argv[3:] or SETS:
+        dataset = sys.argv[2] if len(sys.argv) > 2 else "fashion_mnist"
+        if name != SETS[0]:
+            path = folder / f"{name.replace(',', '').replace(' ', '_')}.npz"
+            if not path.exists():
+                write_set(path.with_suffix(".part.npz"), turned=name == SETS[2])
+                os.replace(path.with_suffix(".part.npz"), path)
+            dataset = str(path)
+        rows += measure(folder, name, dataset)
+        shares[name] = importances(folder, name)
     print(markdown(pd.DataFrame(rows)))
-    shares = pd.DataFrame({name: importances(folder, name) for name in sets})
-    print(markdown(shares.mul(100).round().rename_axis("importance, %").reset_index()))
+    table = pd.DataFrame(shares).mul(100).round()
+    print(markdown(table.rename_axis("importance, %").reset_index()))
 
 
 if __name__ == "__main__":
