@@ -192,6 +192,16 @@ def test_damaged_cache_heals_itself(cache, monkeypatch, damage, tmp_path):
     assert sorted(path.name for path in cache.iterdir()) == sorted(data.FILES["mnist"])
 
 
+def test_what_was_begun_is_taken_once_and_refused_where_it_is_asked_for(small, tmp_path):
+    data.begin_loading(str(small))
+    data.begin_loading(str(tmp_path / "none.npz"))
+    first, second = load_training(str(small)), load_training(str(small))
+    assert first is not second, "the file may be another by now"
+    np.testing.assert_array_equal(first.train.x, second.train.x)
+    with pytest.raises(UserError, match=r"none\.npz cannot be read"):
+        load_training(str(tmp_path / "none.npz"))
+
+
 def test_without_network_it_says_where_the_files_go(tmp_path, monkeypatch):
     def unreachable():
         raise OSError("no route to host")

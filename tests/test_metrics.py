@@ -13,6 +13,7 @@ from mnist_cnn.evaluation.metrics import (
     cross_entropy,
     error_matrix,
     expected_calibration_error,
+    likelihood,
     mcnemar,
     per_class,
     sure_from,
@@ -94,6 +95,14 @@ def test_temperature_finds_how_much_was_boasted():
     assert temperature == pytest.approx(3.0, rel=0.05)
     np.testing.assert_allclose(calibrated(boastful, 3.0), honest, atol=1e-3)
     assert best_temperature(labels, honest) == pytest.approx(1.0, rel=0.05)
+
+
+def test_likelihood_is_that_of_the_honest_answers_however_much_is_boasted():
+    labels, honest, boastful = honest_and_boastful()
+    expected = np.exp(-log_loss(labels, honest, labels=range(10)))
+    assert likelihood(labels, honest) == pytest.approx(expected, abs=1e-4)
+    assert likelihood(labels, boastful) == pytest.approx(expected, abs=1e-3)
+    assert likelihood(labels, np.eye(10, dtype=np.float32)[labels]) == pytest.approx(1.0)
 
 
 def test_sure_from_is_the_lowest_confidence_that_is_right_often_enough():
