@@ -1,5 +1,6 @@
 """The verbs in a real tracking store: what they log, register, promote, refuse and survive."""
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -87,8 +88,14 @@ def test_registered_model_has_signature_example_and_h5(first):
 
     # What anyone else would do with it: MLflow's own loader gives the same answers.
     images = np.load(first.tags["dataset"])["x_test"][:5, :, :, None]
-    answers = mlflow.pyfunc.load_model(first.uri).predict((images / 255).astype(np.float32))
+    loaded = mlflow.pyfunc.load_model(first.uri)
+    answers = loaded.predict((images / 255).astype(np.float32))
     np.testing.assert_allclose(answers, predict(registry.load(first), images), atol=1e-5)
+    # The example, which MLflow itself would try at each logging.
+    with open(os.path.join(folder, "serving_input_example.json")) as file:
+        request = np.array(json.load(file)["inputs"], np.float32)
+    np.testing.assert_allclose(loaded.predict(request), loaded.predict(loaded.input_example))
+    assert loaded.predict(request).shape == (1, 10)
 
 
 def test_logged_models_are_ranked_by_what_was_measured_of_them(first, small):
