@@ -95,6 +95,9 @@ def test_sweep_is_tracked_and_its_best_registered(swept, store):
     )
     by_verb = [run.data.tags["verb"] for run in children]
     assert by_verb.count("trial") == 2
+    one = next(run.info.run_id for run in children if run.data.tags["verb"] == "trial")
+    curve = mlflow.MlflowClient().get_metric_history(one, "val_accuracy")
+    assert [point.step for point in curve] == [1, 2], "a value an epoch"
     tried = {lines_of(run) for run in children if run.data.tags["verb"] == "trial"}
     assert {first for first, _ in tried} == {f"Trial {n} of study one." for n in (0, 1)}
     assert all(second.startswith("val_accuracy: 0.") for _, second in tried)
