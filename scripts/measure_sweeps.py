@@ -2,8 +2,8 @@
 
     python -m scripts.measure_sweeps FOLDER [FASHION_MNIST [SET ...]]
 
-On each set `tune` sweeps with SEEDS, as it does by default (TPE, some trials end early), and by
-plain random search, where none ends early, for as long as the trials of the default took.
+On each set `tune` sweeps with several seeds, as it does by default (TPE, some trials end early),
+and by plain random search, where none ends early, for as long as the trials of the default took.
 The best of each sweep, and the recipe with as many epochs, are then trained with the seeds of
 OTHERS. FASHION_MNIST is that set as `dataset` takes it; SET is one of SETS, by default all. FOLDER
 keeps sets, store, studies and accuracies: the same command goes on where it was ended.
@@ -30,9 +30,10 @@ from mnist_cnn.learning.model import predict
 from mnist_cnn.recipes import FAST, HYPERPARAMETERS, Recipe
 from mnist_cnn.tracking import runs
 
-SEEDS, OTHERS = (0, 1, 2), (101, 102, 103, 104, 105)
+OTHERS = (101, 102, 103, 104, 105)
 SAMPLERS = ("tpe", "random")
-SETS = ("Fashion-MNIST", "6,000 images", "turned")
+# Sweeps by each sampler, with the seeds 0, 1, ...: where they are short, and luck is large, more.
+SETS = {"Fashion-MNIST": 3, "6,000 images": 8, "turned": 3}
 
 
 def write_set(path: Path, turned: bool) -> None:
@@ -73,7 +74,7 @@ def swept(folder: Path, dataset: str, name: str, sampler: str, seed: int) -> tup
         command = [sys.executable, "-m", "mnist_cnn", "tune"]
         command += [f"--{option}={value}" for option, value in how.items()]
         print(" ".join(command), flush=True)
-        subprocess.run(command, cwd=folder, check=True)
+        subprocess.run(command, check=True)
     best = mlflow.artifacts.load_dict(f"{ended.artifact_uri[0]}/best_params.json")
     values = {key: HYPERPARAMETERS[key][0].read(key, text) for key, text in best.items()}
     every = mlflow.search_runs(filter_string=query)
@@ -103,16 +104,16 @@ def difference(new: np.ndarray, old: np.ndarray) -> str:
 
 def measure(folder: Path, name: str, dataset: str) -> list[dict[str, str]]:
     """The rows of one set, a sampler each."""
-    rows, found = [], {}
-    for seed in SEEDS:  # both samplers with one seed, so that a slow hour meets both
+    rows, found, seeds = [], {}, range(SETS[name])
+    for seed in seeds:  # both samplers with one seed, so that a slow hour meets both
         for sampler in SAMPLERS:
             recipe, seconds = swept(folder, dataset, name, sampler, seed)
             found[sampler, seed] = accuracies(folder, dataset, recipe), seconds, recipe.epochs
-    before = accuracies(folder, dataset, replace(FAST, epochs=found["tpe", SEEDS[0]][2]))
+    before = accuracies(folder, dataset, replace(FAST, epochs=found["tpe", 0][2]))
     for sampler in SAMPLERS:
         # A sweep is one measurement, the mean of its seeds.
         mine, others = (
-            np.array([found[one, seed][0].mean(axis=1) for seed in SEEDS]).T
+            np.array([found[one, seed][0].mean(axis=1) for seed in seeds]).T
             for one in (sampler, SAMPLERS[1 - SAMPLERS.index(sampler)])
         )
         row = {"set": name, "sampler": sampler}
@@ -123,9 +124,9 @@ def measure(folder: Path, name: str, dataset: str) -> list[dict[str, str]]:
             row[f"{kind}, tuned"] = f"{100 * mine[i].mean():.2f} ± {100 * mine[i].std(ddof=1):.2f}"
             row[f"{kind}, gain"] = difference(mine[i], before[i])
             row[f"{kind}, to the other"] = difference(mine[i], others[i])
-        trials = [len(durations(folder, f"{name} {sampler} {seed}")) for seed in SEEDS]
+        trials = [len(durations(folder, f"{name} {sampler} {seed}")) for seed in seeds]
         row["trials a sweep"] = ", ".join(map(str, trials))
-        row["s a sweep"] = ", ".join(f"{found[sampler, seed][1]:.0f}" for seed in SEEDS)
+        row["s a sweep"] = ", ".join(f"{found[sampler, seed][1]:.0f}" for seed in seeds)
         rows.append(row)
     return rows
 
@@ -133,7 +134,7 @@ def measure(folder: Path, name: str, dataset: str) -> list[dict[str, str]]:
 def importances(folder: Path, name: str) -> dict[str, float]:
     """Share of the variance that each hyperparameter explains among the random trials."""
     merged = optuna.create_study(direction="maximize")
-    for seed in SEEDS:
+    for seed in range(SETS[name]):
         study = f"{name} random {seed}"
         loaded = optuna.load_study(study_name=study, storage=f"sqlite:///{folder}/tune.db")
         merged.add_trials(loaded.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
@@ -152,13 +153,14 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     os.environ |= {"PYTHONPATH": os.getcwd(), "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    os.chdir(folder)  # MLflow puts the artefacts of this store below
     rows, shares = [], {}
     for name in sys.argv[3:] or SETS:
         dataset = sys.argv[2] if len(sys.argv) > 2 else "fashion_mnist"
-        if name != SETS[0]:
+        if name != "Fashion-MNIST":
             path = folder / f"{name.replace(',', '').replace(' ', '_')}.npz"
             if not path.exists():
-                write_set(path.with_suffix(".part.npz"), turned=name == SETS[2])
+                write_set(path.with_suffix(".part.npz"), turned=name == "turned")
                 os.replace(path.with_suffix(".part.npz"), path)
             dataset = str(path)
         rows += measure(folder, name, dataset)
