@@ -44,8 +44,7 @@ def evaluate(
         validation = training.validation.y, predict(network, training.validation.x)
         correct = validation[1].argmax(1) == validation[0]
         temperature = metrics.best_temperature(*validation)
-        # Not one of the test images; the logged model has it from `train`.
-        mlflow.log_metric("val_accuracy", float(correct.mean()))
+        mlflow.log_metric("val_accuracy", float(correct.mean()))  # the model has it from `train`
         found, tables, probabilities = measure(network, test, temperature, depth)
         registry.log_metrics(ref, found, log_dataset(test, dataset, "test"))
         if dataset != "fashion_mnist":

@@ -46,13 +46,7 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
         runs.log_params({"dataset_digest": data.digest, **runs.environment()})
         log_dataset(data.train, more["dataset"], "training", data.digest)
         more |= {"dataset_digest": data.digest, "parent": run.info.run_id, "storage": storage}
-        sweep = Sweep(recipe=recipe, epochs=epochs, **more)
-        smallest = replace(recipe, filters=(min(sweep.filters_choices),) * len(recipe.filters))
-        for name, share in _excess(smallest, sweep).items():
-            if share > 0:
-                bound = getattr(sweep, name)
-                least = f"the smallest model of filters_choices has {bound * (1 + share):,.1f}"
-                raise UserError(f"{name}={bound} allows nothing: {least}.")
+        sweep = _within_bounds(Sweep(recipe=recipe, epochs=epochs, **more))
         opened = studies.open_study(sweep, worker=0)
         print(f"Study {sweep.study}: Ctrl-C stops; the same command goes on.", flush=True)
         was_complete = studies.count(opened) >= trials
@@ -168,9 +162,8 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
                 trial.set_user_attr(name, value)
         told = f"{facts['val_accuracy']:.4f}" if fitted else "ended early"
         runs.describe_run(f"Trial {trial.number} of study {sweep.study}.", f"val_accuracy: {told}.")
-    # Raised outside of the run: pruned is not failed.
     if not fitted:
-        raise optuna.TrialPruned
+        raise optuna.TrialPruned  # outside of the run: pruned is not failed
     if sweep.objective == "front":
         return facts["val_accuracy"], cost
     return facts[f"val_{sweep.objective}"]
@@ -198,6 +191,23 @@ def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
     return {name: sizes[name] / bound - 1 for name, bound in bounds.items() if bound}
 
 
+def _within_bounds(sweep: Sweep) -> Sweep:
+    """Without filter counts that break a bound even in the first convolution, the cheapest place.
+
+    Else hundreds of models would be suggested in vain. Raises UserError if every model breaks one.
+    """
+    least, *rest = [min(sweep.filters_choices)] * len(sweep.recipe.filters)
+    wide = {n: replace(sweep.recipe, filters=(n, *rest)) for n in sweep.filters_choices}
+    excess = {n: _excess(recipe, sweep) for n, recipe in wide.items()}
+    for name, share in excess[least].items():
+        if share > 0:
+            bound = getattr(sweep, name)
+            told = f"the smallest model of filters_choices has {bound * (1 + share):,.1f}"
+            raise UserError(f"{name}={bound} allows nothing: {told}.")
+    fitting = [n for n, shares in excess.items() if max(shares.values(), default=0) <= 0]
+    return replace(sweep, filters_choices=tuple(fitting))
+
+
 def _log_study(study: optuna.Study) -> None:
     mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
     mlflow.log_text(study_results.report(study), "study.html")
@@ -206,10 +216,7 @@ def _log_study(study: optuna.Study) -> None:
 
 
 def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
-    """Train the finalists in full with seeds that no trial had; register and evaluate the best.
-
-    The recipe is trained as it is, and with as many epochs as the best: more epochs alone help too.
-    """
+    """Train the finalists, and the recipe, in full with seeds of their own; register the best."""
     seeds = [sweep.seed + 1 + i for i in range(SEEDS)]
 
     @cache
@@ -238,7 +245,7 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
     mlflow.log_dict(chosen, "best_params.json")
     mlflow.log_metric("study/best_val_accuracy", float(np.mean(scores(best))))
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
-    for epochs in sorted({sweep.recipe.epochs, best.epochs}):
+    for epochs in sorted({sweep.recipe.epochs, best.epochs}):  # more epochs alone help too
         before = replace(sweep.recipe, epochs=epochs)
         gain, error = study_results.gain_with_error(scores(best), scores(before))
         key = "recipe" if epochs == sweep.recipe.epochs else "recipe_same_epochs"

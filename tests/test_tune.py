@@ -28,7 +28,7 @@ from mnist_cnn.learning.data import load_training
 from mnist_cnn.learning.fit import fit
 from mnist_cnn.learning.study import Sweep
 from mnist_cnn.parameters import UserError
-from mnist_cnn.recipes import FAST
+from mnist_cnn.recipes import FAST, TINY
 from mnist_cnn.tracking import registry
 from tests.conftest import DEADLY, served, start, wait_for
 from tests.test_tracked import artifacts, last_run
@@ -169,6 +169,14 @@ def test_no_model_above_a_bound_is_trained_or_kept(no_end, store, small, tmp_pat
     assert not any("mlflow_run" in trial.user_attrs for trial in above)
     assert cli.run([*command, "9", "--trials", "3"]) == 1
     assert "study=bounded exists with another max_kilobytes=8" in capsys.readouterr().err
+
+
+def test_a_bound_leaves_the_filter_counts_that_some_model_within_it_has(tmp_path):
+    """Two of 32,768 models of `tiny` keep this bound; TPE met the first after hundreds."""
+    every = sweep(tmp_path, (8, 16, 20, 32, 48, 64, 96, 128))
+    assert tune._within_bounds(every) == every
+    small = tune._within_bounds(replace(every, recipe=TINY, max_kilobytes=20))
+    assert small.filters_choices == (8, 16)
 
 
 def runs(**wanted):

@@ -173,8 +173,7 @@ def _elastic(x: np.ndarray, sd: float, rng: Generator) -> np.ndarray:
 
 
 def _occlusion(x: np.ndarray, side: int, rng: Generator) -> np.ndarray:
-    # A black square somewhere over the digit's 20 x 20 box.
-    top, left = rng.integers(4, 24 - side + 1, (2, len(x), 1, 1))
+    top, left = rng.integers(4, 24 - side + 1, (2, len(x), 1, 1))  # over the digit's box
     covered = (top <= ROWS) & (top + side > ROWS) & (left <= COLUMNS) & (left + side > COLUMNS)
     return np.where(covered, 0, x)
 

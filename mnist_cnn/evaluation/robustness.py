@@ -40,8 +40,7 @@ def under_corruption(
 
     Columns corruption, strength, published, unseen_in_training, images, accuracy, low, high (of a
     95 % interval). `robust_accuracy` is the mean over MNIST-C, `robust/unseen_in_training` over
-    those of it that training shows nothing like. Their intervals resample images, each with all its
-    corruptions, for an image that is hard under one of them is hard under most.
+    those of it that training shows nothing like. Their intervals resample whole images.
     """
     rows, at = [], {}
     for name, strength, images in bad:

@@ -51,8 +51,7 @@ def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         steps_per_execution=next((steps // n for n in range(enough, steps) if steps % n == 0), 1),
     )
-    # Variables that a first step makes cost a second trace of it.
-    learner.optimizer.build(model.trainable_variables)
+    learner.optimizer.build(model.trainable_variables)  # or the first step is traced twice
     labels = np.eye(10, dtype=np.float32)[data.validation.y]
     validation = tf.data.Dataset.from_tensor_slices((scaled(data.validation.x), labels))
 
@@ -139,8 +138,7 @@ def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     kind = Muon if recipe.optimizer == "muon" else keras.optimizers.SGD
     decay = recipe.weight_decay or None
     optimizer = kind(rate, recipe.momentum, recipe.nesterov, weight_decay=decay)
-    # Scales and shifts have no reason to be small.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])  # need not be small
     return optimizer
 
 

@@ -187,8 +187,7 @@ def generated(count: int, seed: int, none: float = 0.0) -> tuple[np.ndarray, np.
     others = round(count * none)
     labels = np.concatenate([np.arange(count - others) % 10, np.full(others, -1)])
     labels = rng.permutation(labels.astype(np.int8))
-    # In parts, which bounds the memory.
-    images = [_drawn(labels[i : i + 1000], rng) for i in range(0, count, 1000)]
+    images = [_drawn(labels[i : i + 1000], rng) for i in range(0, count, 1000)]  # bounds memory
     return np.concatenate(images)[..., None], labels
 
 
@@ -215,8 +214,7 @@ def kept(count: int, seed: int, none: float) -> tuple[np.ndarray, np.ndarray]:
     folder = cache_folder() / "drawings"
     sources = Path(__file__).read_bytes() + SHAPES.read_bytes() + np.__version__.encode()
     path = folder / f"{hashlib.sha256(sources).hexdigest()[:16]}-{count}-{seed}-{none}.npz"
-    # Whatever zipfile and NumPy raise at a damaged file.
-    with suppress(Exception), path.open("rb") as file, np.load(file) as found:
+    with suppress(Exception), path.open("rb") as file, np.load(file) as found:  # if not damaged
         return found["images"], found["labels"]
     images, labels = generated(count, seed, none)
     with suppress(OSError):  # a full disk costs time only
