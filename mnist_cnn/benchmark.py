@@ -46,8 +46,7 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         if min(threads) < cores and not usable:
             raise UserError(f"threads={min(threads)}: only Linux can use a part; give 0.")
-        # TensorFlow sizes its threads by the cores it finds now, before `_hold` hides some.
-        tf.config.list_logical_devices()
+        tf.config.list_logical_devices()  # by which TensorFlow counts the cores, before `_hold`
         rows = _unfinished(definition)
         if known := {tuple(row[name] for name in CASE) for row in rows}:
             print(f"Going on after {len(known)} measurements of an earlier run.")

@@ -121,8 +121,10 @@ def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
         with no_retries(), suppress(mlflow.MlflowException):  # a lost server holds up no trial
             value = best.values[0] if best else 0.0
             mlflow.log_metric("study/best_so_far", value, now, run_id=sweep.parent)
-        seconds = (time.monotonic() - started) / max(1, now - before)
-        left = f"About {seconds * (max(0, sweep.trials - now) + fits) / 60:.1f} minutes are left"
+        spent = time.monotonic() - started
+        seconds = spent / max(1, now - before)
+        more = min(seconds * max(0, sweep.trials - now), (sweep.timeout or 1e9) - spent)
+        left = f"About {(max(0, more) + seconds * fits) / 60:.1f} minutes are left"
         told = f"{study_results.described(trial).capitalize()}.\n  {study_results.summary(study)}"
         print(f"{told}\n  {left}, with those to train the best with other seeds.", flush=True)
 

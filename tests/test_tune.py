@@ -268,9 +268,14 @@ def test_summary_counts_the_trials_and_names_the_best():
         spaces = {"x": optuna.distributions.FloatDistribution(0, 3)}
         trial = optuna.trial.create_trial(value=value, params=params, distributions=spaces)
         study.add_trial(trial)
+    study.ask(spaces).report(0.9, 1)
+    study.tell(2, state=optuna.trial.TrialState.PRUNED)
     assert described(study.trials[1]) == "trial 1: 0.9700 with x=2"
+    # Optuna gives it the last value reported, which is another figure than that of a whole trial.
+    assert study.trials[2].value == 0.9
+    assert described(study.trials[2]).startswith("trial 2: ended early with x=")
     told = summary(study)
-    assert told.startswith("2 trials of a recipe, 0 of them ended early.")
+    assert told.startswith("3 trials of a recipe, 1 of them ended early.")
     assert told.endswith("is trial 0: 0.9800 with x=0.123.")
 
 

@@ -31,7 +31,7 @@ def summary(study: optuna.Study) -> str:
 
 def described(trial: FrozenTrial) -> str:
     """Number, value, validation accuracy and parameters of a trial that has ended."""
-    value = f"{trial.values[0]:.4f}" if trial.values else "ended early"
+    value = f"{trial.values[0]:.4f}" if trial.state == TrialState.COMPLETE else "ended early"
     if accuracy := trial.user_attrs.get("val_accuracy"):
         value += f" (accuracy {accuracy:.4f})"
     params = (f"{name}={value:.3g}" for name, value in trial.params.items())
