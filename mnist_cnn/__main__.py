@@ -22,8 +22,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     stderr = os.dup(2)  # for 2 itself is closed while TensorFlow is imported
-    # First, and explicitly: a shell starts a background job deaf to SIGINT.
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, interrupt)  # a shell starts a background job deaf to it
     signal.signal(signal.SIGTERM, interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):  # or None
         # A reader that is gone is met at once, and no character is an error.

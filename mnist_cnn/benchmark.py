@@ -31,8 +31,7 @@ def benchmark(recipes: dict[str, Recipe | None], dataset: str, **axes: tuple[int
     All recipes are trained with one seed before the next, so that a slow hour meets them all.
     """
     settings = {"recipes": ",".join(recipes), "dataset": dataset, **axes}
-    # What is resumed must be the same: recipes as they are defined today, data, machine, versions.
-    what = (recipes, dataset, axes, runs.environment())
+    what = (recipes, dataset, axes, runs.environment())  # all that must be the same to go on
     definition = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     with runs.tracked("benchmark", definition=definition, **settings, **runs.environment()):
         runs.name_run(f"benchmark {','.join(recipes)}")

@@ -72,8 +72,7 @@ _TRAIN = (
 _TAUGHT = _option("drawings", None, "drawings saved by the page, to learn from too", types.DRAWINGS)
 _MEASURED = _option("drawings", None, "drawings saved by the page, to measure on", types.DRAWINGS)
 
-# MLproject forwards to these and repeats nothing.
-_VERBS = (
+_VERBS = (  # MLproject forwards to these and repeats nothing
     _verb("main", "Train, evaluate and convert one version, in one run.", *_TRAIN, _TAUGHT),
     _verb("train", "Train a recipe and register the model as the candidate.", *_TRAIN, _TAUGHT),
     _verb(

@@ -1,7 +1,6 @@
 """Who is champion: the rule that `evaluate` follows, and a person's own decision.
 
 The rule, on the validation images. A candidate becomes champion if
-
 1. its accuracy is at least FLOOR, and if converted, TensorFlow.js answers as Keras does;
 2. there is no champion, or an exact one-sided McNemar test on the same images says, at LEVEL, that
    the candidate is better: equal is not better, so a worse model never replaces a better one;

@@ -77,8 +77,7 @@ FAST = Recipe(
     # A first convolution of stride 2 leaves a quarter of the pixels to all that follow.
     network="frozen relu pool conv norm flatten digits",
     filters=(20, 32, 96),
-    # One cycle reaches in a single epoch what classic's constant rate does in 10.
-    epochs=1,
+    epochs=1,  # one cycle reaches in it what classic's constant rate does in 10
     batch_size=160,
     learning_rate=0.4,
     schedule="one_cycle",
@@ -105,8 +104,7 @@ TINY = replace(
     label_smoothing=0.02,
     distort=0.8,
     drawn=0.15,
-    # Most images teach nothing after an epoch or two; the hard ones are few.
-    emphasis=3.0,
+    emphasis=3.0,  # most images teach nothing after an epoch or two; the hard ones are few
 )
 
 ACCURATE = replace(
@@ -134,8 +132,7 @@ def _side_by_side(text: str) -> dict[str, Recipe | None]:
     found: dict[str, Recipe | None] = {}
     for part in text.split(","):
         name, *overrides = part.split(":")
-        # A comma separates recipes, so the filters of one are joined by a plus.
-        changes = {
+        changes = {  # a comma separates recipes, so the filters of one are joined by a plus
             key: HYPERPARAMETERS[key][0].read(key, value.replace("+", ","))
             for key, value in (setting.split("=") for setting in overrides)
         }

@@ -96,10 +96,8 @@ def _log_model(model: keras.Model, name: str, x: np.ndarray) -> str:
         name=name,
         signature=mlflow.models.infer_signature(x, model(x).numpy()),  # as MLflow does, untraced
         input_example=x,
-        # The optimiser's state would double the file and serve nobody.
-        keras_model_kwargs={"save_format": "h5", "include_optimizer": False},
-        # Explicit, or MLflow spends half a minute inferring them.
-        pip_requirements=[f"{name}=={version(name)}" for name in runs.PACKAGES],
+        keras_model_kwargs={"save_format": "h5", "include_optimizer": False},  # half as large
+        pip_requirements=[f"{name}=={version(name)}" for name in runs.PACKAGES],  # or half a minute
     ).model_id
 
 

@@ -2,9 +2,10 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,8 +29,7 @@ from mnist_cnn.tracking import registry, runs
 from mnist_cnn.tracking.failures import no_retries
 from mnist_cnn.train import LogEpochs, log_dataset, train
 
-# At the end, so that luck is seen: so many configurations, each with so many other seeds.
-FINALISTS, SEEDS = 3, 3
+FINALISTS, SEEDS = 3, 3  # at the end, so that luck is seen: configurations, other seeds of each
 GOES_ON = "the same command goes on with the study."
 
 
@@ -59,28 +59,24 @@ def tune(recipe: Recipe, epochs: int, workers: int, storage: str, **more: Any) -
         if len(ended) >= trials and not was_complete and elsewhere:
             print("The last trial ended elsewhere; the best is trained there.")
         else:
-            _train_the_best(opened, sweep, data)
+            _train_the_best(opened, sweep, workers, data)
 
 
 def _run_all_trials(study: optuna.Study, sweep: Sweep, workers: int, data: Training) -> None:
     """Run the trials, of several workers in processes; the study is logged however they end."""
     try:
-        if workers == 1:
-            _run_trials(sweep, 0, data)
-        else:
-            codes = run_workers(_worker, (sweep,), workers, runs.cores())
-            if any(codes):
-                print(f"Of {workers} workers some died (exit codes {codes}).")
-            if all(codes):
-                with no_retries():  # the reason may be a lost server: said as such
-                    mlflow.MlflowClient().search_experiments(max_results=1)
-                raise UserError(f"every worker died; {GOES_ON}")
+        codes = _shared(_run_trials, sweep, workers, data)
+        if any(codes):
+            print(f"Of {workers} workers some died (exit codes {codes}).")
+        if all(codes):
+            with no_retries():  # the reason may be a lost server: said as such
+                mlflow.MlflowClient().search_experiments(max_results=1)
+            raise UserError(f"every worker died; {GOES_ON}")
     except optuna.exceptions.StorageInternalError as error:
         told = studies.storage_error(sweep.storage, error)
         raise UserError(f"{told} {GOES_ON.capitalize()}") from None
     except BaseException as error:
-        # The server may be the reason: it has been waited for.
-        with no_retries(), suppress(mlflow.MlflowException):
+        with no_retries(), suppress(mlflow.MlflowException):  # it has been waited for
             runs.close_orphaned_runs()  # of workers that are no more
             _log_study(study)
         if isinstance(error, KeyboardInterrupt):
@@ -91,10 +87,18 @@ def _run_all_trials(study: optuna.Study, sweep: Sweep, workers: int, data: Train
     _log_study(study)
 
 
-def _worker(sweep: Sweep, worker: int) -> None:
+def _shared(work: Callable, sweep: Sweep, workers: int, data: Training) -> list[int | None]:
+    """`work(sweep, number, data)` by each of the workers, here if it is one; their exit codes."""
+    if workers > 1:
+        return run_workers(_worker, (work, sweep), workers, runs.cores())
+    work(sweep, 0, data)
+    return [0]
+
+
+def _worker(work: Callable, sweep: Sweep, worker: int) -> None:
     """The work of one process; it inherits store and experiment as MLflow's variables."""
     try:
-        _run_trials(sweep, worker, load_training(sweep.dataset))
+        work(sweep, worker, load_training(sweep.dataset))
     except (mlflow.MlflowException, optuna.exceptions.StorageInternalError, BrokenPipeError):
         os._exit(1)  # the parent says how to go on, and nobody reads what is still to be printed
 
@@ -102,8 +106,7 @@ def _worker(sweep: Sweep, worker: int) -> None:
 def _run_trials(sweep: Sweep, worker: int, data: Training) -> None:
     study = studies.open_study(sweep, worker)
     started, before = time.monotonic(), studies.count(study)
-    # The finalists, the recipe with its own epochs and with theirs, and the one registered.
-    fits = (1 if sweep.objective == "front" else FINALISTS) * SEEDS + 2 * SEEDS + 1
+    fits = (FINALISTS + 2) * SEEDS + 1  # with the recipe twice, and the one registered
 
     def objective(trial: optuna.Trial) -> float | tuple[float, int]:
         try:
@@ -143,7 +146,6 @@ def _run_trial(trial: optuna.Trial, sweep: Sweep, data: Training) -> float | tup
         trial.set_constraint(bound, excess[bound])
     if max(excess.values(), default=0) > 0:
         raise optuna.TrialPruned
-    # Tags from the first moment: a kill must not leave a run that nobody can name.
     tags = {"verb": "trial", "study": sweep.study, runs.PROCESS: runs.process_name()}
     how = {"run_name": f"trial {trial.number}", "nested": True, "parent_run_id": sweep.parent}
     with runs.start_run(tags=tags, **how) as run:
@@ -194,18 +196,14 @@ def _excess(recipe: Recipe, sweep: Sweep) -> dict[str, float]:
 
 
 def _within_bounds(sweep: Sweep) -> Sweep:
-    """Without filter counts that break a bound even in the first convolution, the cheapest place.
-
-    Else hundreds of models would be suggested in vain. Raises UserError if every model breaks one.
-    """
+    """Without filter counts that break a bound even in the first convolution. Or UserError."""
     least, *rest = [min(sweep.filters_choices)] * len(sweep.recipe.filters)
     wide = {n: replace(sweep.recipe, filters=(n, *rest)) for n in sweep.filters_choices}
     excess = {n: _excess(recipe, sweep) for n, recipe in wide.items()}
     for name, share in excess[least].items():
         if share > 0:
-            bound = getattr(sweep, name)
-            told = f"the smallest model of filters_choices has {bound * (1 + share):,.1f}"
-            raise UserError(f"{name}={bound} allows nothing: {told}.")
+            told = f"allows nothing: the smallest model of filters_choices has {share:.0%} more"
+            raise UserError(f"{name}={getattr(sweep, name)} {told}.")
     fitting = [n for n, shares in excess.items() if max(shares.values(), default=0) <= 0]
     return replace(sweep, filters_choices=tuple(fitting))
 
@@ -217,47 +215,71 @@ def _log_study(study: optuna.Study) -> None:
     mlflow.log_metric("study/finished_trials", studies.count(study))
 
 
-def _train_the_best(study: optuna.Study, sweep: Sweep, data: Training) -> None:
-    """Train the finalists, and the recipe, in full with seeds of their own; register the best."""
-    seeds = [sweep.seed + 1 + i for i in range(SEEDS)]
+def _fit_each(jobs: list[tuple[Recipe, int]], share: int, sweep: Sweep, i: int, data: Any) -> None:
+    """Fit every `share`-th of recipes with seeds; what comes of it is an attribute of the study."""
+    study = studies.open_study(sweep, i)
+    for recipe, seed in jobs[i::share]:
+        found = _measured(fit(recipe, data, seed), data)
+        study.set_user_attr(f"seed {seed}: {hyperparameters(recipe)}", found)
+        told = f"epochs={recipe.epochs}: val_accuracy {found['val_accuracy']:.4f}"
+        print(f"Seed {seed}, filters={as_text(recipe.filters)}, {told}.", flush=True)
 
-    @cache
-    def measured(recipe: Recipe) -> dict[str, list[float]]:
-        found = [_measured(fit(recipe, data, seed), data) for seed in seeds]
-        return {name: [each[name] for each in found] for name in found[0]}
+
+def _with_other_seeds(
+    recipes: list[Recipe], study: optuna.Study, sweep: Sweep, workers: int, data: Training
+) -> dict[Recipe, dict[str, list[float]]]:
+    """Figures of each recipe, trained in full with SEEDS seeds that no trial had."""
+    seeds = range(sweep.seed + 1, sweep.seed + 1 + SEEDS)
+    names = {(r, s): f"seed {s}: {hyperparameters(r)}" for r in recipes for s in seeds}
+    jobs = [job for job, name in names.items() if name not in study.user_attrs]
+    share = max(1, min(workers, len(jobs)))
+    if any(_shared(partial(_fit_each, jobs, share), sweep, share, data)):
+        raise UserError(f"a worker died; {GOES_ON}")
+    known = study.user_attrs
+    each = {r: [known[names[r, seed]] for seed in seeds] for r in recipes}
+    return {
+        r: {name: [one[name] for one in found] for name in found[0]} for r, found in each.items()
+    }
+
+
+def _train_the_best(study: optuna.Study, sweep: Sweep, workers: int, data: Training) -> None:
+    """Train the finalists, and the recipe, in full with other seeds; register the best."""
+    epochs = max(sweep.epochs, sweep.recipe.epochs)
+    trials = study_results.finalists(study, len(data.validation), FINALISTS)
+    tried = {f"trial {t.number}": replace(sweep.suggest(t), epochs=epochs) for t in trials}
+    before = [replace(sweep.recipe, epochs=n) for n in sorted({sweep.recipe.epochs, epochs})]
+    told = f"The best {len(trials)} trials, and {sweep.recipe.name} as it is"
+    print(f"{told} and with as many epochs, each with {SEEDS} other seeds:", flush=True)
+    measured = _with_other_seeds([*tried.values(), *before], study, sweep, workers, data)
 
     def scores(recipe: Recipe, of: str = "accuracy") -> list[float]:
-        return measured(recipe)[f"val_{of}"]
+        return measured[recipe][f"val_{of}"]
 
     def spread(recipe: Recipe) -> str:
         return f"{np.mean(scores(recipe)):.4f} ± {np.std(scores(recipe), ddof=1):.4f}"
 
-    trials = study_results.finalists(study, len(data.validation), FINALISTS)
-    print(f"The best {len(trials)} trials, each with {SEEDS} other seeds:", flush=True)
-    tried = {}
-    for trial in trials:
-        finalist = replace(sweep.suggest(trial), epochs=max(sweep.epochs, sweep.recipe.epochs))
+    for name, finalist in tried.items():
         told = f"{spread(finalist)}, likelihood {np.mean(scores(finalist, 'likelihood')):.4f}"
-        print(f"Trial {trial.number}: val_accuracy {told}.", flush=True)
-        tried[f"trial {trial.number}"] = finalist
-    mlflow.log_dict({name: measured(recipe) for name, recipe in tried.items()}, "finalists.json")
+        print(f"{name.capitalize()}: val_accuracy {told}.", flush=True)
+    mlflow.log_dict({name: measured[recipe] for name, recipe in tried.items()}, "finalists.json")
     of = "accuracy" if sweep.objective == "front" else sweep.objective
     best = max(tried.values(), key=lambda recipe: np.mean(scores(recipe, of)))
     chosen = {name: as_text(value) for name, value in hyperparameters(best).items()}
     mlflow.log_dict(chosen, "best_params.json")
     mlflow.log_metric("study/best_val_accuracy", float(np.mean(scores(best))))
     print("The best: " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
-    for epochs in sorted({sweep.recipe.epochs, best.epochs}):  # more epochs alone help too
-        before = replace(sweep.recipe, epochs=epochs)
-        gain, error = study_results.gain_with_error(scores(best), scores(before))
-        key = "recipe" if epochs == sweep.recipe.epochs else "recipe_same_epochs"
-        mlflow.log_metric(f"{key}/val_accuracy", float(np.mean(scores(before))))
+    for recipe in before:
+        gain, error = study_results.gain_with_error(scores(best), scores(recipe))
+        key = "recipe" if recipe == sweep.recipe else "recipe_same_epochs"
+        mlflow.log_metric(f"{key}/val_accuracy", float(np.mean(scores(recipe))))
         mlflow.log_metrics({f"{key}/gain": gain, f"{key}/gain_standard_error": error})
-        told = f"val_accuracy of {before.name} with epochs={epochs}: {spread(before)}; of the best "
-        told += f"{spread(best)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
+        told = f"val_accuracy of {recipe.name} with epochs={recipe.epochs}: {spread(recipe)}; of "
+        told += (
+            f"the best {spread(best)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
+        )
         told += "" if gain > 2 * error else " That is no gain beyond chance."
         print(told, flush=True)
     runs.describe_run(study_results.summary(study), told)
-    print(f"Training the best with seed {seeds[0]}, to register it.", flush=True)
-    version = train(best, seeds[0], sweep.dataset)
+    print(f"Training the best with seed {sweep.seed + 1}, to register it.", flush=True)
+    version = train(best, sweep.seed + 1, sweep.dataset)
     evaluate(f"models:/{registry.NAME}/{version}", sweep.dataset, promote=True)

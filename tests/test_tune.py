@@ -179,6 +179,23 @@ def test_a_bound_leaves_the_filter_counts_that_some_model_within_it_has(tmp_path
     assert small.filters_choices == (8, 16)
 
 
+def test_the_finals_are_shared_by_the_workers_and_none_is_trained_twice(
+    store, small, tmp_path, monkeypatch
+):
+    """A kill among them costs only those that were being trained."""
+    held, data = replace(sweep(tmp_path), dataset=str(small)), load_training(str(small))
+    study = studies.open_study(held, 0)
+    wide = replace(FAST, filters=(4, 4, 4))
+    first = tune._with_other_seeds([wide], study, held, 2, data)
+    assert set(first[wide]) == {"val_accuracy", "val_likelihood"}
+    assert all(len(set(found)) == 2 for found in first[wide].values()), "two seeds"
+    monkeypatch.setattr(tune, "fit", None)
+    assert tune._with_other_seeds([wide], study, held, 2, data) == first
+    monkeypatch.setattr(tune, "run_workers", lambda *_: [0, 1])
+    with pytest.raises(UserError, match="a worker died; the same command goes on"):
+        tune._with_other_seeds([FAST, wide], study, held, 2, data)
+
+
 def runs(**wanted):
     """Runs in the store with these tags, newest first."""
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in wanted.items())

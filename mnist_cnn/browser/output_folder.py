@@ -24,8 +24,7 @@ PARTIAL = ".convert.partial"  # a folder inside, for a rename must not cross fil
 WRITER = "mnist_cnn convert"
 # Put there by operating systems, or by MLflow with --output . ; never read, never changed.
 IGNORED = frozenset("lost+found .DS_Store Thumbs.db desktop.ini mlruns mlflow.db".split())
-# Versions without a manifest wrote all of this page or none of it.
-EARLIER_PAGE = frozenset(
+EARLIER_PAGE = frozenset(  # versions without a manifest wrote all of it or none of it
     """index.html digits.html style.css prepare.js page.js tf.min.js tf-backend-wasm.min.js
     tfjs-backend-wasm.wasm tfjs-backend-wasm-simd.wasm""".split()
 )

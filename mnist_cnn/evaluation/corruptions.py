@@ -80,8 +80,7 @@ def _glass_blur(x: np.ndarray, level: tuple[float, int, int], rng: Generator) ->
     for row, column in [(row, column) for row in places for column in places] * times:
         down, right = rng.integers(-reach, reach, (2, len(x)))
         swap = rng.random(len(x)) < 0.5
-        # A swap with itself is none.
-        there = (every, row + down * swap, column + right * swap)
+        there = (every, row + down * swap, column + right * swap)  # with itself: none
         here = x[:, row, column].copy()
         x[:, row, column] = x[there]
         x[there] = here

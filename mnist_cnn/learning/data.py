@@ -31,8 +31,7 @@ Files = Iterator[tuple[str, bytes]]  # names and contents of the four files of a
 IDX = {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}
 NPZ = {"train": ("x_train", "y_train"), "t10k": ("x_test", "y_test")}
 
-# md5 of the files as they are published; the arrays are their contents behind a header.
-FILES: dict[str, dict[str, str]] = {"mnist": {}, "fashion_mnist": {}}
+FILES: dict[str, dict[str, str]] = {"mnist": {}, "fashion_mnist": {}}  # md5, as published
 for _line in Path(__file__).with_name("datasets.md5").read_text().splitlines():
     _digest, _dataset, _file = re.split("[ /]+", _line)
     FILES[_dataset][_file] = _digest

@@ -38,8 +38,7 @@ def fit(recipe: Recipe, data: Training, seed: int, callbacks: Sequence[Any] = ()
     started = time.perf_counter()
     parts, drawn = [data.train], round(recipe.drawn * len(data.train))
     if drawn and data.name == "mnist":  # another dataset may hold anything
-        # For every seed the same, so that they are made once (docs/handwriting.md).
-        parts.append(Split(*kept(drawn, 0, recipe.outliers)))
+        parts.append(Split(*kept(drawn, 0, recipe.outliers)))  # for every seed the same
     drawing_seconds = time.perf_counter() - started
     learner = _Learner(model, recipe, seed, *parts)
     # Few calls of many steps keep Python out of the way; ten an epoch show the progress, forty in

@@ -79,8 +79,7 @@ def open_study(sweep: Sweep, worker: int) -> optuna.Study:
             study = _create_study(sweep)
             break
         except (SQLAlchemyError, ImportError, ValueError) as error:
-            # Of several that make the tables at once, one does; the others find them made.
-            if not attempts_left:
+            if not attempts_left:  # of several that make the tables at once, one does
                 raise storage_error(sweep.storage, error) from None
             time.sleep(random.random())
     # Neither the processes of one study nor a study that goes on may repeat a random stream.

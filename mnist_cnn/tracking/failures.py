@@ -19,8 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_cnn.learning.data import UNUSABLE
 from mnist_cnn.parameters import UserError, without_password
 
-# What to do about an answer of the server: a refusal, or a failure of its own.
-ANSWERED = {
+ANSWERED = {  # what to do about an answer of the server: a refusal, or a failure of its own
     401: ": set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     403: ": its administrator can allow it to the user named in MLFLOW_TRACKING_USERNAME",
     404: ": set MLFLOW_TRACKING_URI to the address of an MLflow server",

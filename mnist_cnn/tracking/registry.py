@@ -71,8 +71,7 @@ def find(uri: str) -> ModelRef:
         if error.error_code not in NO_SUCH or http_status(error) is not None:
             raise
         raise UserError(f"model={uri} is not in the registry: {error.message}") from None
-    # MLflow's own store keeps the logged model as the version's source only.
-    logged = re.fullmatch("models:/(m-[0-9a-f]+)", found.source or "")
+    logged = re.fullmatch("models:/(m-[0-9a-f]+)", found.source or "")  # in MLflow's own store
     model_id = found.model_id or (logged[1] if logged else "")
     return ModelRef(f"models:/{name}/{number}", name, number, model_id, found.tags)
 
@@ -94,8 +93,7 @@ def load(model: ModelRef) -> keras.Model:
     try:
         files = [Path(model.uri)]
         if not files[0].is_file():
-            # A link that leads out of the model's folder MLflow refuses itself.
-            folder = Path(mlflow.artifacts.download_artifacts(model.uri))
+            folder = Path(mlflow.artifacts.download_artifacts(model.uri))  # no link leads out
             files = [*folder.glob("data/model.h5"), *folder.glob("data/model.keras")]
             if not files:
                 raise UserError("it holds no Keras .h5 or .keras file.")

@@ -23,8 +23,7 @@ from mnist_cnn.tracking.failures import no_retries, to_user_error
 
 MACHINE = f"{platform.node()}-{uuid.getnode():x}"  # one host name may stand for several machines
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
-# The process of a run: MLflow's UI hides the tags that begin so.
-PROCESS = "mlflow.mnist_cnn.process"
+PROCESS = "mlflow.mnist_cnn.process"  # a tag; MLflow's UI hides those that begin so
 # Metrics that a nested run hands on to its parent, so that the table of runs shows them.
 HEADLINES = """val_accuracy train_seconds test_accuracy robust_accuracy
     tfjs_agreement tfjs_gzip_bytes drawn_accuracy""".split()
@@ -56,8 +55,7 @@ def tracked(verb: str, **parameters: Any) -> Iterator[mlflow.ActiveRun]:
                 except ModuleNotFoundError as error:  # the driver of that kind of database
                     raise mlflow.MlflowException(str(error)) from None
                 close_orphaned_runs()
-        # From the first moment: a kill must not leave a run that nobody can name.
-        tags = {"verb": verb, PROCESS: process_name()}
+        tags = {"verb": verb, PROCESS: process_name()}  # at once, for a kill leaves them
         name = None if "MLFLOW_RUN_ID" in os.environ else verb
         with start_run(run_name=name, nested=nested, tags=tags) as run:
             log_params(parameters)
