@@ -177,15 +177,15 @@ def run_trials(study: optuna.Study, sweep: Sweep, objective: Callable, callback:
             study.optimize(run_if_needed, 1, catch=CancelledError, callbacks=[callback])
 
 
-def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have ended, early or not; one that broke a bound counts for nothing."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return [t for t in trials if max(t.constraints.values(), default=0) <= 0]
+def ended(study: optuna.Study, *others: TrialState) -> list[FrozenTrial]:
+    """The trials that ended, early or not, but for what broke a bound, and those in `others`."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED + others)  # one look misses none
+    return [t for t in trials if t.state in others or max(t.constraints.values(), default=0) <= 0]
 
 
 def count(study: optuna.Study, *others: TrialState) -> int:
     """Number of the trials that have ended, and of all in some `others` of the states."""
-    return len(ended(study)) + len(study.get_trials(deepcopy=False, states=others))
+    return len(ended(study, *others))
 
 
 def pruning(trial: optuna.Trial) -> keras.callbacks.Callback:
