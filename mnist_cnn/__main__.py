@@ -24,8 +24,7 @@ if __name__ == "__main__":
     stderr = os.dup(2)  # for 2 itself is closed while TensorFlow is imported
     signal.signal(signal.SIGINT, interrupt)  # a shell starts a background job deaf to it
     signal.signal(signal.SIGTERM, interrupt)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # or None
-        # A reader that is gone is met at once, and no character is an error.
+    if isinstance(sys.stdout, io.TextIOWrapper):  # or None; a reader that is gone is met at once
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     from mnist_cnn.cli import run
 

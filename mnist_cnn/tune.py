@@ -219,10 +219,13 @@ def _fit_each(jobs: list[tuple[Recipe, int]], share: int, sweep: Sweep, i: int, 
     """Fit every `share`-th of recipes with seeds; what comes of it is an attribute of the study."""
     study = studies.open_study(sweep, i)
     for recipe, seed in jobs[i::share]:
-        found = _measured(fit(recipe, data, seed), data)
+        try:
+            found = _measured(fit(recipe, data, seed), data)
+        except UserError:  # it diverged, which with the seed of the trial it did not
+            found = dict.fromkeys(("val_accuracy", "val_likelihood"), 0.0)
         study.set_user_attr(f"seed {seed}: {hyperparameters(recipe)}", found)
-        told = f"epochs={recipe.epochs}: val_accuracy {found['val_accuracy']:.4f}"
-        print(f"Seed {seed}, filters={as_text(recipe.filters)}, {told}.", flush=True)
+        told = f"Seed {seed}, filters={as_text(recipe.filters)}, epochs={recipe.epochs}"
+        print(f"{told}: val_accuracy {found['val_accuracy']:.4f}.", flush=True)
 
 
 def _with_other_seeds(
@@ -273,11 +276,9 @@ def _train_the_best(study: optuna.Study, sweep: Sweep, workers: int, data: Train
         key = "recipe" if recipe == sweep.recipe else "recipe_same_epochs"
         mlflow.log_metric(f"{key}/val_accuracy", float(np.mean(scores(recipe))))
         mlflow.log_metrics({f"{key}/gain": gain, f"{key}/gain_standard_error": error})
-        told = f"val_accuracy of {recipe.name} with epochs={recipe.epochs}: {spread(recipe)}; of "
-        told += (
-            f"the best {spread(best)}: {100 * gain:+.2f} points (standard error {100 * error:.2f})."
-        )
-        told += "" if gain > 2 * error else " That is no gain beyond chance."
+        told = f"val_accuracy of {recipe.name} with epochs={recipe.epochs}: {spread(recipe)}; "
+        told += f"of the best {spread(best)}: {100 * gain:+.2f} points (standard error "
+        told += f"{100 * error:.2f})." + " That is no gain beyond chance." * (gain <= 2 * error)
         print(told, flush=True)
     runs.describe_run(study_results.summary(study), told)
     print(f"Training the best with seed {sweep.seed + 1}, to register it.", flush=True)

@@ -172,11 +172,15 @@ def test_no_model_above_a_bound_is_trained_or_kept(no_end, store, small, tmp_pat
 
 
 def test_a_bound_leaves_the_filter_counts_that_some_model_within_it_has(tmp_path):
-    """Two of 32,768 models of `tiny` keep this bound; TPE met the first after hundreds."""
+    """Only two of 32,768 models of `tiny` keep this bound."""
     every = sweep(tmp_path, (8, 16, 20, 32, 48, 64, 96, 128))
     assert tune._within_bounds(every) == every
     small = tune._within_bounds(replace(every, recipe=TINY, max_kilobytes=20))
     assert small.filters_choices == (8, 16)
+
+
+def diverging(*_):
+    raise UserError("the loss is nan after epoch 1")
 
 
 def test_the_finals_are_shared_by_the_workers_and_none_is_trained_twice(
@@ -191,9 +195,12 @@ def test_the_finals_are_shared_by_the_workers_and_none_is_trained_twice(
     assert all(len(set(found)) == 2 for found in first[wide].values()), "two seeds"
     monkeypatch.setattr(tune, "fit", None)
     assert tune._with_other_seeds([wide], study, held, 2, data) == first
+    monkeypatch.setattr(tune, "fit", diverging)
+    other = tune._with_other_seeds([FAST], study, held, 1, data)
+    assert other[FAST]["val_likelihood"] == [0.0, 0.0], "one that diverges is no finalist to keep"
     monkeypatch.setattr(tune, "run_workers", lambda *_: [0, 1])
     with pytest.raises(UserError, match="a worker died; the same command goes on"):
-        tune._with_other_seeds([FAST, wide], study, held, 2, data)
+        tune._with_other_seeds([replace(FAST, epochs=2), wide], study, held, 2, data)
 
 
 def runs(**wanted):
