@@ -52,6 +52,17 @@ def write_set(path: Path, turned: bool) -> None:
     np.savez(path, **arrays)
 
 
+def dataset_of(name: str, folder: Path, fashion: str) -> str:
+    """One of SETS as `dataset` takes it; what is no public set is written into `folder`."""
+    if name == "Fashion-MNIST":
+        return fashion
+    path = folder / f"{name.replace(',', '').replace(' ', '_')}.npz"
+    if not path.exists():
+        write_set(path.with_suffix(".part.npz"), turned=name == "turned")
+        os.replace(path.with_suffix(".part.npz"), path)
+    return str(path)
+
+
 def durations(folder: Path, study: str) -> pd.Series:
     """Seconds of each trial of a study that has ended."""
     storage = f"sqlite:///{folder}/tune.db"
@@ -156,13 +167,7 @@ def main() -> None:
     os.chdir(folder)  # MLflow puts the artefacts of this store below
     rows, shares = [], {}
     for name in sys.argv[3:] or SETS:
-        dataset = sys.argv[2] if len(sys.argv) > 2 else "fashion_mnist"
-        if name != "Fashion-MNIST":
-            path = folder / f"{name.replace(',', '').replace(' ', '_')}.npz"
-            if not path.exists():
-                write_set(path.with_suffix(".part.npz"), turned=name == "turned")
-                os.replace(path.with_suffix(".part.npz"), path)
-            dataset = str(path)
+        dataset = dataset_of(name, folder, sys.argv[2] if len(sys.argv) > 2 else "fashion_mnist")
         rows += measure(folder, name, dataset)
         shares[name] = importances(folder, name)
     print(markdown(pd.DataFrame(rows)))
