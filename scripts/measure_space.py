@@ -32,7 +32,7 @@ from mnist_cnn.recipes import FAST
 from mnist_cnn.tracking.runs import cores
 from scripts.measure_sweeps import SETS, dataset_of, markdown
 
-TRAIN = {"Fashion-MNIST": 20_000, "6,000 images": 5_500, "turned": 20_000}
+TRAIN = {"Fashion-MNIST": 10_000, "6,000 images": 5_500, "turned": 10_000}
 BESIDE = {"weight_decay": 0.1, "distort": 1.0}  # up to, from 0 on
 
 
